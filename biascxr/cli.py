@@ -1,0 +1,155 @@
+"""The command line: `python main.py FLAGS`, and `biascxr VERB FLAGS` for single stages and helpers.
+
+Flags are built from the configuration's dataclasses by tyro. A YAML file is turned into flags, so that one parser checks
+both. Neither TensorFlow nor pandas is imported before the flags are understood.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import tyro
+
+from biascxr.config import EmbeddingsConfig, MitigationConfig, RunConfig, yaml_to_flags
+from biascxr.errors import InputError
+from biascxr.run_folder import STAGES
+
+STAGE_VERBS = tuple(name for name in STAGES if name != "phantom")
+VERBS = ("run", *STAGE_VERBS, "inspect", "phantom")
+
+# What --demo sets where the user does not: no network, so random weights; a small cohort, so small batches.
+DEMO = RunConfig(
+    demo=True,
+    embeddings=EmbeddingsConfig(weights="random"),
+    mitigation=MitigationConfig(settings=("erm.batch_size=64",)),
+)
+
+
+def parse_flags(arguments: Sequence[str], *, prog: str = "python main.py") -> RunConfig:
+    """Reads flags, and the YAML file named by `--config` beneath them.
+
+    Args:
+        arguments: flags without the program's name.
+        prog: how the user called it, for messages.
+
+    Raises:
+        InputError: a value is out of its range, or the YAML file cannot be read.
+        SystemExit: an unknown flag or a value of the wrong type (tyro prints why), or `--help`.
+    """
+    settings = {"prog": prog, "use_underscores": True, "config": (tyro.conf.OmitArgPrefixes,)}
+    default = DEMO if "--demo" in arguments else RunConfig()
+    path = _config_path(arguments)
+    if path is not None:
+        flags = yaml_to_flags(path)
+        if "--demo" in flags:
+            default = DEMO
+        try:
+            default = tyro.cli(RunConfig, args=flags, default=default, **settings)
+        except SystemExit:
+            print(f"(the line above is about {path})", file=sys.stderr)
+            raise
+    return tyro.cli(RunConfig, args=list(arguments), default=default, **settings)
+
+
+def _config_path(arguments: Sequence[str]) -> Path | None:
+    for index, argument in enumerate(arguments):
+        if argument == "--config" and index + 1 < len(arguments):
+            return Path(arguments[index + 1])
+        if argument.startswith("--config="):
+            return Path(argument.split("=", 1)[1])
+    return None
+
+
+def run_command(arguments: Sequence[str] | None = None, *, until: str = "report", prog: str = "python main.py") -> int:
+    """Runs the pipeline from the command line; returns the exit status (2: something given cannot be used)."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+    log_to_console()
+    try:
+        config = parse_flags(arguments, prog=prog)
+        from biascxr.pipeline import run
+
+        run(config, until=until)
+    except InputError as error:
+        logging.getLogger("biascxr").error("%s", error)
+        return 2
+    except KeyboardInterrupt:
+        logging.getLogger("biascxr").error("stopped; finished stages and shards are kept, the same command goes on from them")
+        return 130
+    return 0
+
+
+def log_to_console() -> None:
+    """Shows the log a person can follow, and keeps TensorFlow's start-up lines out of it."""
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logger = logging.getLogger("biascxr")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not any(type(h) is logging.StreamHandler for h in logger.handlers):
+        handler = logging.StreamHandler()
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        logger.addHandler(handler)
+
+
+def phantom_command(arguments: Sequence[str]) -> int:
+    """Writes a made-up cohort: `biascxr phantom OUTPUT_DIR [flags]`."""
+    from biascxr.phantom import PhantomConfig, make_phantom
+
+    def phantom(output_dir: tyro.conf.Positional[Path], config: PhantomConfig) -> None:
+        """Writes a made-up cohort with one planted bias: films, meta.csv, truth.csv and phantom.json.
+
+        Args:
+            output_dir: new or empty folder.
+            config: what to make.
+        """
+        print(make_phantom(config, output_dir))
+
+    log_to_console()
+    try:
+        tyro.cli(
+            phantom,
+            prog="biascxr phantom",
+            args=list(arguments),
+            use_underscores=True,
+            config=(tyro.conf.OmitArgPrefixes,),
+        )
+    except InputError as error:
+        logging.getLogger("biascxr").error("%s", error)
+        return 2
+    return 0
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The `biascxr` command: `biascxr VERB FLAGS`."""
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    verb, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
+    if verb in ("-h", "--help"):
+        print(
+            "usage: biascxr VERB [FLAGS]\n\n"
+            "  run         the whole run, as python main.py does\n"
+            f"  {', '.join(STAGE_VERBS)}\n"
+            "              the run up to and including that stage\n"
+            "  inspect     what is in these TFRecord files?\n"
+            "  phantom     write a made-up cohort with one planted bias\n\n"
+            "biascxr VERB --help shows the flags of a verb."
+        )
+        return 0
+    if verb == "inspect":
+        from biascxr.inspect_tfrecord import main as inspect
+
+        return inspect(rest)
+    if verb == "phantom":
+        return phantom_command(rest)
+    if verb == "run" or verb in STAGE_VERBS:
+        return run_command(rest, until="report" if verb == "run" else verb, prog=f"biascxr {verb}")
+    from biascxr.errors import unknown_name
+
+    print(unknown_name("verb", verb, VERBS), file=sys.stderr)
+    return 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,240 @@
+"""The configuration of a run: one tree of frozen dataclasses, checked when built, to and from YAML.
+
+Every field is also a flag of the command line (`--csv_path`, `--uncertain_policy`, ...), so field names are unique over
+the whole tree. Settings of single methods (a sampler's `max_copies`, the head's `batch_size`) live with the method, in its
+own file, and are reached by `--settings METHOD.NAME=VALUE`. Defaults are the seeds' where the seeds agree.
+This module imports neither TensorFlow nor pandas.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+import yaml
+
+from biascxr.errors import InputError
+
+SPLITS = ("train", "validation", "calibration", "test")
+
+
+@dataclass(frozen=True)
+class CohortConfig:
+    """Which rows of the table are used, and how labels and groups are read."""
+
+    layout: Literal["auto", "generic", "nih"] = "auto"
+    """Form of the table; auto recognises it by its header."""
+    labels: tuple[str, ...] = ()
+    """Only these findings (default: all that the layout knows and the table holds)."""
+    uncertain_policy: Literal["zeros", "ones", "ignore"] = "zeros"
+    """What an uncertain label (-1) becomes; ignore masks it in the loss and in the metrics."""
+    blank_policy: Literal["zeros", "ignore"] = "zeros"
+    """What a blank label becomes; ignore masks it."""
+    age_bins: tuple[float, ...] = (0, 20, 40, 60, 80)
+    """Lower edges of the age groups, in years; the last group is open."""
+    frontal_only: bool = True
+    """Keep frontal views (AP, PA) only; rows without a view are kept and counted."""
+    split_source: Literal["auto", "table", "random"] = "auto"
+    """Where the test part comes from: the table's split column, or drawn at random by patient. auto takes the table's
+    if its test part has at least 1,000 patients."""
+    split_fractions: tuple[float, float, float, float] = (0.6, 0.1, 0.1, 0.2)
+    """Shares of patients in train, validation, calibration and test."""
+
+    def __post_init__(self) -> None:
+        edges = self.age_bins
+        if len(edges) < 1 or list(edges) != sorted(set(edges)) or edges[0] < 0:
+            raise InputError(f"age_bins must be rising lower edges in years, at least one, none negative; got {edges}.")
+        shares = self.split_fractions
+        if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
+            raise InputError(f"split_fractions must be four shares above 0 that sum to 1; got {shares}.")
+
+
+@dataclass(frozen=True)
+class RecordsConfig:
+    """How images become TFRecords."""
+
+    image_size: int = 256
+    """Height and width of the stored image, in pixels."""
+    equalize: bool = True
+    """Histogram equalization after resizing, as the MIMIC Racial Fairness code does."""
+    image_format: Literal["png", "jpeg"] = "png"
+    """Codec inside the record: png keeps every grey level; jpeg (quality 95) is about a third of the size."""
+    rows_per_shard: int = 256
+    """Images per shard, the unit of parallel work and of resuming."""
+    max_rejected_share: float = 0.05
+    """The run stops when more than this share of the files cannot be used."""
+
+    def __post_init__(self) -> None:
+        if self.image_size < 32:
+            raise InputError(f"image_size must be at least 32 pixels; got {self.image_size}.")
+        if self.rows_per_shard < 1:
+            raise InputError(f"rows_per_shard must be at least 1; got {self.rows_per_shard}.")
+        if not 0 <= self.max_rejected_share <= 1:
+            raise InputError(f"max_rejected_share must be a share between 0 and 1; got {self.max_rejected_share}.")
+
+
+@dataclass(frozen=True)
+class EmbeddingsConfig:
+    """How images become vectors (unused when the table points to precomputed vectors)."""
+
+    encoder: str = "densenet121"
+    """Network that turns an image into a vector."""
+    weights: str = "imagenet"
+    """imagenet (downloaded by Keras), random (no scientific meaning), or a .keras or .weights.h5 file."""
+    pooling: Literal["max", "avg"] = "max"
+    """Global pooling of the last feature map; max as the MIMIC Racial Fairness code does."""
+    inference_batch: int = 16
+    """Images per forward pass; part of the encoder's fingerprint, since it moves the last digits."""
+    vector_length: int | None = None
+    """Length that precomputed vectors must have (default: what most of them have; CXR Foundation's is 1376)."""
+
+    def __post_init__(self) -> None:
+        if self.inference_batch < 1:
+            raise InputError(f"inference_batch must be at least 1; got {self.inference_batch}.")
+
+
+@dataclass(frozen=True)
+class MitigationConfig:
+    """Which recipes are trained. A recipe joins slot members with +; what it does not name stays as in erm."""
+
+    recipes: str = "erm, standardize+erm, median_balance+erm, cluster_downsample+erm, erm+group_youden"
+    """Comma-separated recipes; erm is always among them."""
+    settings: tuple[str, ...] = ()
+    """Settings of single methods, METHOD.NAME=VALUE, for instance erm.batch_size=16 median_balance.max_copies=5."""
+
+
+@dataclass(frozen=True)
+class LeakageConfig:
+    """Whether a probe can read the attributes from the vectors."""
+
+    probes: tuple[str, ...] = ("knn", "logistic")
+    """Probes to fit on train and score on test."""
+    n_shuffles: int = 5
+    """Repetitions of each probe with attributes shuffled among patients, the control."""
+
+    def __post_init__(self) -> None:
+        if self.n_shuffles < 1:
+            raise InputError(f"n_shuffles must be at least 1; got {self.n_shuffles}.")
+
+
+@dataclass(frozen=True)
+class AuditConfig:
+    """How fairness is measured."""
+
+    attributes: tuple[str, ...] = ()
+    """Attributes to compare groups by (default: all that the cohort has)."""
+    n_replicates: int = 1000
+    """Patient resamples behind each interval."""
+    confidence: float = 0.95
+    """Level of the intervals."""
+    min_patients: int = 25
+    """A group or class with fewer patients is flagged as small."""
+
+    def __post_init__(self) -> None:
+        if self.n_replicates < 50:
+            raise InputError(f"n_replicates must be at least 50; got {self.n_replicates}.")
+        if not 0.5 <= self.confidence < 1:
+            raise InputError(f"confidence must lie in [0.5, 1); got {self.confidence}.")
+
+
+@dataclass(frozen=True)
+class RunConfig:
+    """One run of biascxr: from a table of chest X-rays to output/<run>/report.html."""
+
+    csv_path: Path | None = None
+    """Table of X-rays: the BiasCXR form (subject_id, study_id, dicom_id, path, ...) or the official NIH ChestX-ray14 table."""
+    images_root: Path | None = None
+    """Folder that relative paths start from (default: the table's own folder)."""
+    output_dir: Path | None = None
+    """Folder of this run (default: output/<name of the table>)."""
+    demo: bool = False
+    """Run on a made-up cohort with one planted bias: no data and no network needed."""
+    config: Path | None = None
+    """YAML file with any of these settings; flags given beside it win."""
+    seed: int = 0
+    """Seed of everything random."""
+    n_workers: int | None = None
+    """Processes that read images (default: one per core)."""
+    cohort: CohortConfig = field(default_factory=CohortConfig)
+    records: RecordsConfig = field(default_factory=RecordsConfig)
+    embeddings: EmbeddingsConfig = field(default_factory=EmbeddingsConfig)
+    mitigation: MitigationConfig = field(default_factory=MitigationConfig)
+    leakage: LeakageConfig = field(default_factory=LeakageConfig)
+    audit: AuditConfig = field(default_factory=AuditConfig)
+
+    def __post_init__(self) -> None:
+        if self.n_workers is not None and self.n_workers < 1:
+            raise InputError(f"n_workers must be at least 1; got {self.n_workers}.")
+        if self.demo and self.csv_path is not None:
+            raise InputError("--demo makes its own table; give either --demo or --csv_path, not both.")
+
+    def run_dir(self) -> Path:
+        """Returns the folder of this run."""
+        if self.output_dir is not None:
+            return self.output_dir
+        if self.demo:
+            return Path("output/demo")
+        return Path("output") / self.csv_path.name.split(".")[0]
+
+
+def to_dict(config: object) -> dict:
+    """Returns a config dataclass as plain YAML and JSON types (paths as text, tuples as lists)."""
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (tuple, list)):
+            return [plain(item) for item in value]
+        return str(value) if isinstance(value, Path) else value
+
+    return plain(dataclasses.asdict(config))
+
+
+def to_yaml(config: RunConfig) -> str:
+    """Returns the YAML text from which `yaml_to_flags` gives the same run again."""
+    tree = to_dict(config)
+    tree.pop("config")  # a file that names itself would be read twice
+    return yaml.safe_dump(tree, sort_keys=False, allow_unicode=True)
+
+
+def yaml_to_flags(path: Path) -> list[str]:
+    """Turns a YAML file into command-line flags, so that one parser checks both.
+
+    Nested sections and flat keys are both accepted, since field names are unique over the tree.
+
+    Args:
+        path: the YAML file.
+
+    Returns:
+        Flags such as `["--uncertain_policy", "ignore", "--no_equalize"]`.
+
+    Raises:
+        InputError: the file is missing, is not YAML, or is not a mapping.
+    """
+    try:
+        tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise InputError(f"--config {path}: {error.strerror or error}.") from error
+    except yaml.YAMLError as error:
+        raise InputError(f"--config {path} is not valid YAML: {error}") from error
+    if tree is None:
+        return []
+    if not isinstance(tree, dict):
+        raise InputError(f"--config {path} must hold `name: value` lines; got a {type(tree).__name__}.")
+    sections = {f.name for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.default_factory)}
+    flags: list[str] = []
+    for name, value in tree.items():
+        inner = value if name in sections and isinstance(value, dict) else {name: value}
+        for key, item in inner.items():
+            flags += _flag(str(key), item)
+    return flags
+
+
+def _flag(name: str, value: object) -> list[str]:
+    if isinstance(value, bool):
+        return [f"--{name}" if value else f"--no_{name}"]
+    if isinstance(value, (list, tuple)):
+        return [f"--{name}", *map(str, value)]
+    return [f"--{name}", str(value)]

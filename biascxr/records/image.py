@@ -1,0 +1,91 @@
+"""One definition of the stored image: grey -> square -> histogram equalization, 8 bits."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image
+
+from biascxr.errors import InputError
+
+_MAGIC = {b"\xff\xd8\xff": "jpeg", b"\x89PNG\r\n\x1a\n": "png"}
+_END = {"jpeg": b"\xff\xd9", "png": b"IEND\xaeB`\x82"}
+
+
+class ImageError(InputError):
+    """A file cannot be used as an image; the message is the reason that goes into `rejected.csv`."""
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Reads a JPEG or PNG as 8-bit grey.
+
+    Args:
+        path: the file. RGB, RGBA and palette images are turned to grey (ITU-R 601 luma).
+
+    Returns:
+        `[height, width] uint8`.
+
+    Raises:
+        ImageError: missing, empty, not an image, truncated, or more than 8 bits deep.
+    """
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        raise ImageError("missing file") from None
+    except OSError as error:
+        raise ImageError(f"unreadable file: {error.strerror}") from None
+    if not data:
+        raise ImageError("empty file (zero bytes)")
+    kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
+    if kind is None:
+        raise ImageError("not an image (neither JPEG nor PNG by its first bytes)")
+    # OpenCV fills what a truncated file lacks with grey and says nothing. A file that does not end as its format
+    # should is decoded by Pillow first, which refuses truncated data and allows harmless bytes after the end.
+    if _END[kind] not in data[-32:]:
+        try:
+            Image.open(io.BytesIO(data)).load()
+        except (OSError, SyntaxError, ValueError) as error:
+            raise ImageError(f"truncated or damaged {kind} ({error})") from None
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    if image is None:
+        raise ImageError(f"damaged {kind} (cannot be decoded)")
+    if image.dtype != np.uint8:
+        raise ImageError(f"{image.dtype.itemsize * 8} bits a pixel; expected 8")
+    if image.ndim == 2:
+        return image
+    return cv2.cvtColor(image, cv2.COLOR_BGRA2GRAY if image.shape[2] == 4 else cv2.COLOR_BGR2GRAY)
+
+
+def standardise(image: np.ndarray, *, size: int, equalize: bool) -> np.ndarray:
+    """Brings a grey image into the stored form.
+
+    Args:
+        image: `[height, width] uint8`.
+        size: height and width of the result, in pixels; the aspect ratio is not kept, as in the seeds.
+        equalize: histogram equalization after resizing.
+
+    Returns:
+        `[size, size] uint8`.
+    """
+    resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
+    return cv2.equalizeHist(resized) if equalize else resized
+
+
+def encode(image: np.ndarray, image_format: str) -> bytes:
+    """Compresses a grey image: `"png"` (level 3, lossless) or `"jpeg"` (quality 95)."""
+    options = [cv2.IMWRITE_PNG_COMPRESSION, 3] if image_format == "png" else [cv2.IMWRITE_JPEG_QUALITY, 95]
+    done, data = cv2.imencode(".png" if image_format == "png" else ".jpg", image, options)
+    if not done:
+        raise ValueError(f"OpenCV could not encode an image of shape {image.shape} as {image_format}.")
+    return data.tobytes()
+
+
+def decode(data: bytes) -> np.ndarray:
+    """Decompresses a stored image: `[size, size] uint8`."""
+    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_GRAYSCALE)
+    if image is None:
+        raise ImageError("the record's image cannot be decoded")
+    return image

@@ -1,0 +1,106 @@
+"""Who is in the data: bars of patients per group, and heat maps of label rates by group."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import seaborn as sns
+
+from biascxr.config import SPLITS
+from biascxr.containers import UNKNOWN, Cohort
+from biascxr.report.privacy import MIN_CELL, suppress, suppressed_cells
+from biascxr.report.style import PALETTE, figure, file_name
+from biascxr.report.summary import readable
+
+
+def patients_by_group(cohort: Cohort, attribute: str) -> pd.DataFrame:
+    """Counts patients per group (rows, unknown last) and split (columns). A patient may be in two age groups."""
+    groups = [*next(a.groups for a in cohort.attributes if a.name == attribute), UNKNOWN]
+    counts = cohort.table.groupby([attribute, "split"])["patient_id"].nunique().unstack(fill_value=0)
+    counts = counts.reindex(index=groups, columns=list(SPLITS), fill_value=0)
+    return counts if counts.loc[UNKNOWN].sum() else counts.drop(index=UNKNOWN)
+
+
+def table_one(cohort: Cohort) -> list[dict]:
+    """Returns Table 1 as text, ready for the page: per attribute and group, patients in each split, small cells hidden."""
+    rows = []
+    for attribute in cohort.attributes:
+        counts = patients_by_group(cohort, attribute.name)
+        text = suppress(counts)
+        totals = counts.sum(axis=1)
+        share = totals / totals.sum()
+        is_hidden = suppressed_cells(counts.to_numpy()).any(axis=1)
+        for i, group in enumerate(counts.index):
+            rows.append(
+                {
+                    "attribute": attribute.name.replace("_", " "),
+                    "group": group,
+                    "share": "hidden" if is_hidden[i] and totals.iloc[i] < MIN_CELL else f"{100 * share.iloc[i]:.1f}%",
+                    **{split: text.iloc[i][split] for split in SPLITS},
+                }
+            )
+    return rows
+
+
+def plot_demographics(cohort: Cohort, folder: Path) -> list[Path]:
+    """Draws `demographics/<attribute>.png`: share of patients per group, with groups under ten patients left out."""
+    paths = []
+    for attribute in cohort.attributes:
+        counts = patients_by_group(cohort, attribute.name).sum(axis=1)
+        shown = counts[counts >= MIN_CELL]
+        path = folder / "demographics" / f"{file_name(attribute.name)}.png"
+        with figure(path, size=(4.2, 0.55 + 0.32 * len(shown))) as (_, axis):
+            shares = 100 * shown / counts.sum()
+            colours = ["#b8c0c8" if g == UNKNOWN else PALETTE[0] for g in shown.index]
+            axis.barh(range(len(shown)), shares, color=colours, height=0.72)
+            axis.set_yticks(range(len(shown)), shown.index)
+            axis.invert_yaxis()
+            axis.set_xlabel("patients (%)")
+            axis.grid(axis="y", visible=False)
+            axis.set_title(readable(attribute.name))
+            axis.set_xlim(0, shares.max() * 1.18)
+            for y, (share, n) in enumerate(zip(shares, shown, strict=True)):
+                axis.text(share + shares.max() * 0.015, y, f"{n:,}", va="center", fontsize=8)
+        paths.append(path)
+    return paths
+
+
+def label_rates(cohort: Cohort, attribute: str) -> pd.DataFrame:
+    """Positive rate of each label (rows) in each known group (columns); NaN where fewer than ten patients are positive."""
+    groups = next(a.groups for a in cohort.attributes if a.name == attribute)
+    rates = {}
+    for group in groups:
+        mask = (cohort.table[attribute] == group).to_numpy()
+        labels, patients = cohort.labels[mask], cohort.table["patient_id"].to_numpy(object)[mask]
+        known = ~np.isnan(labels)
+        enough = [len(set(patients[labels[:, i] == 1])) >= MIN_CELL for i in range(labels.shape[1])]
+        n = known.sum(0)
+        rate = np.divide(np.nansum(labels, axis=0), n, out=np.full(len(n), np.nan), where=n > 0)
+        rates[group] = np.where(enough, rate, np.nan)
+    return pd.DataFrame(rates, index=list(cohort.label_names))
+
+
+def plot_label_rates(cohort: Cohort, folder: Path) -> Path | None:
+    """Draws `demographics/label_rates.png`: per attribute a heat map of label rates, one colour scale for all."""
+    if not cohort.attributes:
+        return None
+    tables = [label_rates(cohort, a.name) for a in cohort.attributes]
+    widths = [max(2, t.shape[1]) for t in tables]
+    top = max(np.nanmax(100 * t.to_numpy(), initial=1.0) for t in tables)
+    path = folder / "demographics" / "label_rates.png"
+    size = (2.4 + 0.62 * sum(widths), 1.5 + 0.28 * len(cohort.label_names))
+    options = {"width_ratios": widths, "squeeze": False}
+    with figure(path, columns=len(tables), size=size, **options) as (_, axes):
+        for i, (attribute, table) in enumerate(zip(cohort.attributes, tables, strict=True)):
+            axis = axes[0, i]
+            sns.heatmap(
+                100 * table, ax=axis, cmap="Blues", vmin=0, vmax=top, cbar=False, annot=True, fmt=".0f",
+                annot_kws={"fontsize": 7}, linewidths=0.6, linecolor="white", yticklabels=i == 0,
+            )  # fmt: skip
+            axis.set_title(attribute.name.replace("_", " "))
+            axis.tick_params(length=0, labelsize=8)
+            axis.set_xticks(axis.get_xticks(), axis.get_xticklabels(), rotation=35, ha="right")
+            axis.set_facecolor("#f1f3f5")
+    return path

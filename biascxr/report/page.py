@@ -1,0 +1,278 @@
+"""The report stage: figures and tables into `report.html` (one self-contained file) and `model_card.md`."""
+
+from __future__ import annotations
+
+import base64
+from pathlib import Path
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from biascxr.audit import GAP, MACRO, OVERALL
+from biascxr.report import summary
+from biascxr.report.comparison import plot_comparisons, plot_roc_curves
+from biascxr.report.demographics import plot_demographics, plot_label_rates, table_one
+from biascxr.report.fairness import plot_differences, plot_group_errors, plot_improvements, write_fairness_json
+from biascxr.report.inputs import ReportInputs
+from biascxr.report.leakage_plots import plot_leakage
+from biascxr.report.privacy import MIN_CELL
+from biascxr.report.tradeoff import plot_tradeoff
+
+MAIN_METRICS = ("AUROC", "TPR", "FPR")
+
+
+def build_report(inputs: ReportInputs, folder: Path) -> None:
+    """Draws the figures, writes BiasCXR's JSON files, the page and the card.
+
+    Args:
+        inputs: what the stages to the left have found.
+        folder: where to write; nothing in `report.html` and `model_card.md` is about fewer than ten patients.
+    """
+    audit, attributes = inputs.audit, inputs.audited
+    names = inputs.cohort.label_names
+    figures: dict[str, Path | None] = {
+        "tradeoff": plot_tradeoff(audit.metrics, audit.gaps, attributes, folder),
+        "leakage": plot_leakage(inputs.leakage, folder),
+        "label_rates": plot_label_rates(inputs.used, folder),
+        "differences": plot_differences(audit.metrics, inputs.baseline, attributes, folder),
+        "roc_curves": plot_roc_curves(inputs.predictions, audit.metrics, folder),
+    }
+    figures |= {path.stem: path for path in plot_demographics(inputs.used, folder)}
+    figures |= plot_comparisons(audit.metrics, names, folder)
+    if len(audit.comparisons):
+        figures |= {f"improvement_{m}": p for m, p in plot_improvements(audit.comparisons, folder).items()}
+    plot_group_errors(audit.metrics, names, attributes, folder)
+    write_fairness_json(audit.metrics, audit.gaps, audit.comparisons, folder)
+
+    environment = jinja2.Environment(
+        loader=jinja2.PackageLoader("biascxr", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters["interval"] = lambda row, key="value", low="low", high="high", sign=False: summary.interval(
+        row[key], row[low], row[high], sign=sign
+    )
+    context = page_context(inputs) | {"figures": {k: _data_uri(p) for k, p in figures.items() if p}}
+    for template, name in (("report.html.j2", "report.html"), ("model_card.md.j2", "model_card.md")):
+        (folder / name).write_text(environment.get_template(template).render(context), encoding="utf-8")
+
+
+def _data_uri(path: Path) -> str:
+    return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
+
+
+def page_context(inputs: ReportInputs) -> dict:
+    """Returns everything the templates show, as plain values: small cells are hidden here, not in the template."""
+    cohort, account = inputs.cohort, inputs.cohort.accounting
+    n_rejected = len(cohort) - len(inputs.used)
+    return {
+        "title": f"{'Made-up demo cohort' if inputs.truth else cohort.layout + ' table'}",
+        "banners": banners(inputs),
+        "answers": answers(inputs),
+        "flow": flow(inputs),
+        "account": account,
+        "n_rejected": n_rejected,
+        "labels": label_rows(inputs),
+        "table_one": table_one(inputs.used),
+        "attributes": inputs.audited,
+        "recipes": recipe_rows(inputs),
+        "group_tables": {a: group_rows(inputs, a) for a in inputs.audited},
+        "gap_tables": gap_rows(inputs),
+        "comparisons": comparison_rows(inputs),
+        "balance": balance_rows(inputs),
+        "leakage": leakage_rows(inputs),
+        "card": inputs.card,
+        "config": inputs.config,
+        "versions": inputs.versions,
+        "baseline": inputs.baseline,
+        "min_cell": MIN_CELL,
+        "readable": summary.readable,
+        "n_features": inputs.card["vector_length"],
+        "confidence": f"{100 * inputs.config['audit']['confidence']:.0f}%",
+        "n_replicates": f"{inputs.config['audit']['n_replicates']:,}",
+    }
+
+
+def banners(inputs: ReportInputs) -> list[str]:
+    """Returns the warnings that stand above everything else."""
+    found = []
+    if inputs.truth:
+        found.append("Made-up data: these films are drawings. Nothing here is about any patient or any hospital.")
+    if not inputs.card["is_trained"]:
+        found.append(
+            "Untrained encoder (random weights): the numbers show that the pipeline works and have no scientific meaning."
+        )
+    return found
+
+
+def answers(inputs: ReportInputs) -> list[tuple[str, list[str]]]:
+    """Returns the questions of the mission with their answers in words."""
+    planted = summary.planted_sentence(inputs)
+    return [
+        ("How good is it?", [summary.performance_sentence(inputs)]),
+        ("How unfair is it?", [*summary.unfairness_sentences(inputs), *([planted] if planted else [])]),
+        ("Can the attributes be read from the vectors?", [summary.leakage_sentence(inputs)]),
+        ("Which remedy helps?", [summary.remedy_sentence(inputs)]),
+    ]
+
+
+def flow(inputs: ReportInputs) -> list[tuple[str, str]]:
+    """Returns what became of the table's rows, from first to last."""
+    account = inputs.cohort.accounting
+    rows = [("rows in the table", f"{account['rows_in_table']:,}")]
+    rows += [(f"left out: {reason}", f"− {n:,}") for reason, n in account["excluded"].items()]
+    rows += [(f"file not usable: {reason}", f"− {n:,}") for reason, n in inputs.rejected.items()]
+    rows.append(("images used", f"{len(inputs.used):,}"))
+    rows.append(("patients", f"{inputs.used.table['patient_id'].nunique():,}"))
+    return rows
+
+
+def label_rows(inputs: ReportInputs) -> list[dict]:
+    """Returns per finding what was recorded and the baseline's AUROC, TPR and FPR over everyone."""
+    recorded = {row["label"]: row for row in inputs.cohort.accounting["labels"]}
+    metrics = inputs.audit.metrics
+    own = metrics[(metrics["recipe"] == inputs.baseline) & (metrics["attribute"] == OVERALL)]
+    rows = []
+    for label in inputs.cohort.label_names:
+        cells = own[own["label"] == label].set_index("metric")
+        values = {
+            m: summary.interval(*cells.loc[m, ["value", "low", "high"]])
+            if cells.loc[m, "n_class_patients"] >= MIN_CELL
+            else f"under {MIN_CELL} patients"
+            for m in MAIN_METRICS
+        }
+        counts = {k: n if k == "label" or n == 0 or n >= MIN_CELL else f"<{MIN_CELL}" for k, n in recorded[label].items()}
+        rows.append({k: f"{n:,}" if isinstance(n, int) else n for k, n in counts.items()} | values)
+    return rows
+
+
+def recipe_rows(inputs: ReportInputs) -> list[dict]:
+    """Returns per recipe its parts, macro metrics over everyone, and the gaps of macro TPR."""
+    metrics, gaps = inputs.audit.metrics, inputs.audit.gaps
+    rows = []
+    for name, described in inputs.recipes.items():
+        own = metrics[(metrics["recipe"] == name) & (metrics["label"] == MACRO) & (metrics["attribute"] == OVERALL)]
+        own = own.set_index("metric")
+        macro = gaps[(gaps["recipe"] == name) & (gaps["label"] == MACRO) & (gaps["metric"] == "TPR")].set_index("attribute")
+        rows.append(
+            {
+                "name": name,
+                "parts": [
+                    f"{slot}: {' + '.join(part['method'] for part in parts)}" for slot, parts in described["slots"].items()
+                ],
+                "notes": described["notes"]["sampling"],
+                "metrics": {m: summary.interval(*own.loc[m, ["value", "low", "high"]]) for m in MAIN_METRICS},
+                "gaps": {a: summary.interval(*macro.loc[a, ["gap", "low", "high"]]) for a in inputs.audited},
+            }
+        )
+    return rows
+
+
+def group_rows(inputs: ReportInputs, attribute: str) -> list[dict]:
+    """Returns per group of an attribute the baseline's macro metrics and their differences from everyone else."""
+    metrics = inputs.audit.metrics
+    own = metrics[(metrics["recipe"] == inputs.baseline) & (metrics["label"] == MACRO) & (metrics["attribute"] == attribute)]
+    rows = []
+    for group in own["group"].unique():
+        cells = own[own["group"] == group].set_index("metric")
+        if cells["n_patients"].max() < MIN_CELL:
+            rows.append({"group": group, "is_hidden": True})
+            continue
+        row = {"group": group, "is_hidden": False, "is_small": bool(cells["is_small"].any())}
+        for metric in MAIN_METRICS:
+            cell = cells.loc[metric]
+            row[metric] = summary.interval(cell["value"], cell["low"], cell["high"])
+            row[f"{metric}_difference"] = summary.interval(
+                cell["difference"], cell["difference_low"], cell["difference_high"], sign=True
+            )
+            row[f"{metric}_is_off_zero"] = bool(cell["difference_low"] > 0 or cell["difference_high"] < 0)
+        row["n_labels"] = int(cells.loc["AUROC", "n_labels"])
+        rows.append(row)
+    return rows
+
+
+def gap_rows(inputs: ReportInputs) -> list[dict]:
+    """Returns the baseline's macro gaps, each beside the gap that noise alone would give."""
+    gaps = inputs.audit.gaps
+    own = gaps[(gaps["recipe"] == inputs.baseline) & (gaps["label"] == MACRO) & gaps["metric"].isin(MAIN_METRICS)]
+    return [
+        {
+            "attribute": row.attribute,
+            "metric": row.metric,
+            "gap": summary.interval(row.gap, row.low, row.high),
+            "noise": "–" if np.isnan(row.noise_gap) else f"{row.noise_gap:.3f}",
+            "corrected": "–" if np.isnan(row.corrected_gap) else f"{row.corrected_gap:.3f}",
+            "lowest": row.lowest_group if isinstance(row.lowest_group, str) else "–",
+            "highest": row.highest_group if isinstance(row.highest_group, str) else "–",
+            "n_groups": row.n_groups,
+            "n_labels": row.n_labels,
+        }
+        for row in own.itertuples()
+    ]
+
+
+def comparison_rows(inputs: ReportInputs) -> list[dict]:
+    """Returns each recipe's change of macro AUROC and of the macro gaps against the baseline, with a verdict."""
+    table = inputs.audit.comparisons
+    if len(table) == 0:
+        return []
+    macro = table[(table["label"] == MACRO) & ((table["attribute"] == OVERALL) | (table["group"] == GAP))]
+    macro = macro[macro["metric"].isin(["AUROC", "TPR"]) & ~((macro["attribute"] == OVERALL) & (macro["metric"] == "TPR"))]
+    return [
+        {
+            "recipe": row.recipe,
+            "what": f"macro {row.metric}, everyone"
+            if row.attribute == OVERALL
+            else f"gap of macro {row.metric} by {summary.readable(row.attribute)}",
+            "change": summary.interval(row.change, row.low, row.high, sign=True),
+            "verdict": "not measurable" if pd.isna(row.change) else row.verdict,
+        }
+        for row in macro.itertuples()
+    ]
+
+
+def balance_rows(inputs: ReportInputs) -> list[dict]:
+    """Returns Gini, entropy and effective n before and after, for recipes that resample."""
+    rows = []
+    for name, table in inputs.balance.items():
+        pairs = table.pivot(index="attribute", columns="when")
+        changed = (pairs["n_rows"]["before"] != pairs["n_rows"]["after"]) | (pairs["max_copies"]["after"] > 1)
+        if not changed.any():
+            continue
+        order = [a for a in table["attribute"].unique()]
+        for attribute in order:
+            own = pairs.loc[attribute]
+            rows.append(
+                {
+                    "recipe": name,
+                    "attribute": attribute.replace("_", " "),
+                    **{
+                        key: tuple(form.format(own[key][when]) for when in ("before", "after"))
+                        for key, form in (
+                            ("gini", "{:.3f}"),
+                            ("normalized_entropy", "{:.3f}"),
+                            ("effective_n", "{:,.0f}"),
+                            ("n_rows", "{:,.0f}"),
+                            ("max_copies", "{:.0f}"),
+                        )
+                    },
+                }
+            )
+    return rows
+
+
+def leakage_rows(inputs: ReportInputs) -> list[dict]:
+    """Returns the macro AUROC of each probe and its control, per attribute."""
+    table = inputs.leakage[inputs.leakage["group"] == "macro"]
+    rows = []
+    for row in table[~table["is_control"]].itertuples():
+        control = table[(table["attribute"] == row.attribute) & (table["probe"] == row.probe) & table["is_control"]].iloc[0]
+        rows.append(
+            {
+                "attribute": row.attribute,
+                "probe": summary.find_probe(row.probe).title,
+                "auroc": summary.interval(row.auroc, row.low, row.high),
+                "control": f"{control['low']:.3f} to {control['high']:.3f}",
+                "is_above": row.low > control["high"],
+            }
+        )
+    return rows

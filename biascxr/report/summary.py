@@ -1,0 +1,144 @@
+"""The answer in words: a few sentences made from the tables, each with its interval."""
+
+from __future__ import annotations
+
+import pandas as pd
+
+from biascxr.audit import GAP, MACRO, OVERALL
+from biascxr.leakage import MACRO as ALL_GROUPS
+from biascxr.leakage import find_probe
+from biascxr.report.inputs import ReportInputs
+from biascxr.report.privacy import MIN_CELL
+
+
+def interval(value: float, low: float, high: float, *, sign: bool = False) -> str:
+    """Returns `0.81 (0.78 to 0.84)`; an en dash where undefined."""
+    if pd.isna(value):
+        return "–"
+    form = "{:+.3f}" if sign else "{:.3f}"
+    if pd.isna(low):
+        return form.format(value)
+    return f"{form.format(value)} ({form.format(low)} to {form.format(high)})"
+
+
+def readable(attribute: str) -> str:
+    """Returns an attribute's name for people: recorded race, recorded sex; an age group is not recorded but cut."""
+    return f"recorded {attribute}" if attribute in ("race", "sex", "insurance") else attribute.replace("_", " ")
+
+
+def performance_sentence(inputs: ReportInputs) -> str:
+    """How well does the baseline find the findings?"""
+    metrics = inputs.audit.metrics
+    row = metrics[
+        (metrics["recipe"] == inputs.baseline)
+        & (metrics["label"] == MACRO)
+        & (metrics["attribute"] == OVERALL)
+        & (metrics["metric"] == "AUROC")
+    ].iloc[0]
+    if pd.isna(row["value"]):
+        return "No finding has enough positive test patients to measure the plain classifier's AUROC."
+    return (
+        f"The plain classifier ({inputs.baseline}) reaches a macro AUROC of {interval(row['value'], row['low'], row['high'])} "
+        f"over {int(row['n_labels'])} findings on {int(row['n_patients']):,} test patients."
+    )
+
+
+def unfairness_sentences(inputs: ReportInputs) -> list[str]:
+    """Per attribute: which groups does the baseline serve differently, beyond what noise explains?"""
+    sentences = []
+    metrics = inputs.audit.metrics
+    own = metrics[(metrics["recipe"] == inputs.baseline) & (metrics["label"] == MACRO)]
+    for attribute in inputs.audited:
+        rows = own[
+            (own["attribute"] == attribute) & own["metric"].isin(["AUROC", "TPR"]) & (own["n_patients"] >= MIN_CELL)
+        ].dropna(subset=["difference"])
+        off_zero = rows[(rows["difference_high"] < 0) | (rows["difference_low"] > 0)]
+        if rows.empty:
+            sentences.append(f"By {readable(attribute)}, no group has enough patients to be measured.")
+        elif off_zero.empty:
+            sentences.append(
+                f"By {readable(attribute)}, no group's macro AUROC or TPR differs from everyone else's by more than its "
+                "interval allows for; that is not proof of equality."
+            )
+        else:
+            worst = off_zero.loc[off_zero["difference"].abs().sort_values(ascending=False).index]
+            parts = [
+                f"{row.group}: macro {row.metric} "
+                f"{interval(row.difference, row.difference_low, row.difference_high, sign=True)}"
+                for row in worst.head(3).itertuples()
+            ]
+            sentences.append(f"By {readable(attribute)}, these differ from everyone else: {'; '.join(parts)}.")
+    return sentences
+
+
+def remedy_sentence(inputs: ReportInputs) -> str:
+    """Does a recipe narrow a gap of the macro TPR, and at what cost?"""
+    table = inputs.audit.comparisons
+    if len(table) == 0:
+        return "Only the plain classifier was run, so no remedy is compared."
+    gaps = table[(table["label"] == MACRO) & (table["group"] == GAP) & (table["metric"] == "TPR")]
+    helped = gaps[gaps["verdict"] == "better"]
+    if helped.empty:
+        return (
+            f"None of the {gaps['recipe'].nunique()} remedies narrows a gap of the macro TPR by more than its interval allows "
+            "for: not enough evidence, on these patients and this one seed."
+        )
+    parts = []
+    for row in helped.itertuples():
+        cost = table[
+            (table["recipe"] == row.recipe)
+            & (table["label"] == MACRO)
+            & (table["attribute"] == OVERALL)
+            & (table["metric"] == "AUROC")
+        ].iloc[0]
+        parts.append(
+            f"{row.recipe} narrows the TPR gap by {readable(row.attribute)} by {interval(-row.change, -row.high, -row.low)}, "
+            f"with macro AUROC {interval(cost.change, cost.low, cost.high, sign=True)}"
+        )
+    return "; ".join(parts) + "."
+
+
+def leakage_sentence(inputs: ReportInputs) -> str:
+    """Which attributes can be read from the vectors above the shuffled control?"""
+    table = inputs.leakage[inputs.leakage["group"] == ALL_GROUPS]
+    parts = []
+    for attribute in table["attribute"].unique():
+        own = table[(table["attribute"] == attribute) & ~table["is_control"]]
+        best = own.loc[own["auroc"].idxmax()]
+        control = table[(table["attribute"] == attribute) & (table["probe"] == best["probe"]) & table["is_control"]].iloc[0]
+        is_above = best["low"] > control["high"]
+        title = find_probe(best["probe"]).title
+        parts.append(
+            f"{readable(attribute)} {'can be read' if is_above else 'was not shown to be readable'} from the vectors "
+            f"({title}: macro AUROC {interval(best['auroc'], best['low'], best['high'])}, shuffled control "
+            f"{control['low']:.3f} to {control['high']:.3f})"
+        )
+    if not parts:
+        return "No attribute has two known groups, so leakage was not measured."
+    text = "; ".join(parts)
+    return text[0].upper() + text[1:] + "."
+
+
+def planted_sentence(inputs: ReportInputs) -> str | None:
+    """In a made-up cohort: was the planted bias found?"""
+    if inputs.truth is None:
+        return None
+    group = inputs.truth["disadvantaged_race"]
+    mechanism, strength = inputs.truth["mechanism"], inputs.truth["strength"]
+    metrics = inputs.audit.metrics
+    row = metrics[
+        (metrics["recipe"] == inputs.baseline)
+        & (metrics["label"] == MACRO)
+        & (metrics["attribute"] == "race")
+        & (metrics["group"] == group)
+        & (metrics["metric"] == "AUROC")
+    ]
+    planted = f"This cohort is made up, with one planted bias: mechanism {mechanism!r}, strength {strength:g}, in {group}."
+    if row.empty or pd.isna(row.iloc[0]["difference"]):
+        return f"{planted} The audit could not measure that group."
+    found = row.iloc[0]
+    is_found = found["difference_high"] < 0
+    return (
+        f"{planted} The audit {'finds it' if is_found else 'does not find it'}: macro AUROC of {group} minus everyone else "
+        f"{interval(found['difference'], found['difference_low'], found['difference_high'], sign=True)}."
+    )

@@ -1,0 +1,144 @@
+"""The folder of a run: each stage is written whole or not at all, and done again only when something changed.
+
+A stage writes into a temporary folder that is renamed when it is complete. Its `manifest.json` holds the fingerprint of
+what it was made from: its inputs, its part of the configuration, the code of its package and the library versions that
+shape its output. The temporary folder's name carries that fingerprint, so a killed stage can go on from its finished parts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+logger = logging.getLogger("biascxr")
+
+PACKAGE = Path(__file__).parent
+STAGES = {
+    "phantom": "00_phantom",
+    "cohort": "01_cohort",
+    "records": "02_records",
+    "embeddings": "03_embeddings",
+    "mitigation": "04_mitigation",
+    "leakage": "05_leakage",
+    "audit": "06_audit",
+    "report": "07_report",
+}
+
+
+def file_digest(path: Path) -> str:
+    """Returns the SHA-256 of a file's bytes, in hexadecimal."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def code_digest(names: Iterable[str]) -> str:
+    """Returns the SHA-256 over the source of packages or modules of biascxr (`"cohort"`, `"containers"`, ...)."""
+    digest = hashlib.sha256()
+    for name in sorted(names):
+        place = PACKAGE / name
+        files = sorted(f for f in place.rglob("*") if f.suffix in (".py", ".j2", ".css")) if place.is_dir() else []
+        for file in files or [place.with_suffix(".py")]:
+            digest.update(file.relative_to(PACKAGE).as_posix().encode() + b"\0" + file.read_bytes())
+    return digest.hexdigest()
+
+
+def library_versions(names: Iterable[str]) -> dict[str, str]:
+    """Returns the installed versions of these distributions, without importing them."""
+    return {name: importlib.metadata.version(name) for name in names}
+
+
+class RunFolder:
+    """Runs stages into `output/<run>/`, reusing those whose fingerprint has not changed.
+
+    Args:
+        path: the run's folder; made if it is not there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = Path(path)
+        self.path.mkdir(parents=True, exist_ok=True)
+
+    def stage(
+        self,
+        name: str,
+        build: Callable[[Path], None],
+        *,
+        inputs: dict,
+        settings: dict,
+        code: Iterable[str],
+        libraries: Iterable[str] = (),
+        member: str = "",
+    ) -> Path:
+        """Makes a stage's folder, or finds it already made.
+
+        Args:
+            name: the stage, a key of `STAGES`.
+            build: writes the stage's files into the folder it is given. That folder may hold finished parts of an
+                interrupted run with the same fingerprint.
+            inputs: fingerprints of what the stage reads.
+            settings: the part of the configuration that it uses.
+            code: packages and modules of biascxr whose source decides what it writes.
+            libraries: distributions whose version decides what it writes.
+            member: sub-folder, for a stage that is made in several parts (a recipe of mitigation).
+
+        Returns:
+            The finished folder.
+        """
+        fingerprint = {
+            "inputs": inputs,
+            "settings": settings,
+            "code": code_digest(code),
+            "libraries": library_versions(libraries),
+        }
+        key = hashlib.sha256(json.dumps(fingerprint, sort_keys=True).encode()).hexdigest()
+        final = self.path / STAGES[name] / member
+        title = f"{name} {member}".strip()
+        if manifest_of(final).get("fingerprint") == key:
+            logger.info("%s: unchanged, reused", title)
+            return final
+
+        partial = final.with_name(f".{final.name}-{key[:12]}.partial")
+        for stale in final.parent.glob(f".{final.name}-*.partial"):
+            if stale != partial:
+                shutil.rmtree(stale)
+        if partial.exists():
+            logger.info("%s: going on from an interrupted run", title)
+        partial.mkdir(parents=True, exist_ok=True)
+        started = time.perf_counter()
+        build(partial)
+        seconds = time.perf_counter() - started
+        manifest = {"stage": title, "fingerprint": key, "made_from": fingerprint, "seconds": round(seconds, 2)}
+        manifest["outputs"] = {
+            f.relative_to(partial).as_posix(): file_digest(f) for f in sorted(partial.rglob("*")) if f.is_file()
+        }
+        (partial / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
+        if final.exists():
+            shutil.rmtree(final)
+        os.replace(partial, final)
+        logger.info("%s: done in %.1f s", title, seconds)
+        return final
+
+
+def manifest_of(folder: Path) -> dict:
+    """Returns a stage folder's manifest, or an empty dict where there is none."""
+    path = folder / "manifest.json"
+    return json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+
+
+def outputs_digest(folder: Path, names: Iterable[str] | None = None) -> str:
+    """Returns one fingerprint of what a stage wrote, for the stage to its right.
+
+    Args:
+        folder: a finished stage's folder.
+        names: only these files (default: all), so that a stage follows only what it reads.
+    """
+    outputs = manifest_of(folder)["outputs"]
+    chosen = {name: outputs[name] for name in (names or outputs)}
+    return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
