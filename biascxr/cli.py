@@ -37,8 +37,8 @@ def parse_flags(arguments: Sequence[str], *, prog: str = "python main.py") -> Ru
         prog: how the user called it, for messages.
 
     Raises:
-        InputError: a value is out of its range, or the YAML file cannot be read.
-        SystemExit: an unknown flag or a value of the wrong type (tyro prints why), or `--help`.
+        InputError: the YAML file cannot be read.
+        SystemExit: an unknown flag, a value of the wrong type or out of its range (tyro prints why), or `--help`.
     """
     settings = {"prog": prog, "use_underscores": True, "config": (tyro.conf.OmitArgPrefixes,)}
     default = DEMO if "--demo" in arguments else RunConfig()
@@ -96,21 +96,12 @@ def log_to_console() -> None:
 
 def phantom_command(arguments: Sequence[str]) -> int:
     """Writes a made-up cohort: `biascxr phantom OUTPUT_DIR [flags]`."""
-    from biascxr.phantom import PhantomConfig, make_phantom
-
-    def phantom(output_dir: tyro.conf.Positional[Path], config: PhantomConfig) -> None:
-        """Writes a made-up cohort with one planted bias: films, meta.csv, truth.csv and phantom.json.
-
-        Args:
-            output_dir: new or empty folder.
-            config: what to make.
-        """
-        print(make_phantom(config, output_dir))
+    from biascxr.phantom.command import write_phantom
 
     log_to_console()
     try:
         tyro.cli(
-            phantom,
+            write_phantom,
             prog="biascxr phantom",
             args=list(arguments),
             use_underscores=True,

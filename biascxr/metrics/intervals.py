@@ -1,7 +1,7 @@
 """Intervals, from the standard errors and replicates that resampling patients gives.
 
-Which one serves what was settled by simulation (`tests/metrics/test_coverage.py` repeats a part): percentile intervals are too narrow for rates and
-AUROCs of small groups and never cover a max-min gap of 0, so groups and gaps use the forms below.
+Which one serves what was settled by simulation (`tests/metrics/test_coverage.py` repeats a part): percentile intervals are
+too narrow for rates and AUROCs of small groups and never cover a max-min gap of 0, so groups and gaps use the forms below.
 """
 
 from __future__ import annotations
