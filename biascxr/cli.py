@@ -16,15 +16,16 @@ import tyro
 
 from biascxr.config import EmbeddingsConfig, MitigationConfig, RunConfig, yaml_to_flags
 from biascxr.errors import InputError
-from biascxr.run_folder import STAGES
+from biascxr.run_folder import PACKAGE, STAGES
 
 STAGE_VERBS = tuple(name for name in STAGES if name != "phantom")
 VERBS = ("run", *STAGE_VERBS, "inspect", "phantom")
 
-# What --demo sets where the user does not: no network, so random weights; a small cohort, so small batches.
+# What --demo sets where the user does not: no network, so the small encoder that comes with the package (trained on other
+# made-up films); a small cohort, so small batches.
 DEMO = RunConfig(
     demo=True,
-    embeddings=EmbeddingsConfig(weights="random"),
+    embeddings=EmbeddingsConfig(weights=str(PACKAGE / "phantom" / "encoder.keras"), inference_batch=16),
     mitigation=MitigationConfig(settings=("erm.batch_size=64",)),
 )
 
@@ -85,13 +86,15 @@ def run_command(arguments: Sequence[str] | None = None, *, until: str = "report"
 def log_to_console() -> None:
     """Shows the log a person can follow, and keeps TensorFlow's start-up lines out of it."""
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    logging.getLogger("tensorflow").setLevel(logging.ERROR)
     logger = logging.getLogger("biascxr")
     logger.setLevel(logging.INFO)
     logger.propagate = False
-    if not any(type(h) is logging.StreamHandler for h in logger.handlers):
-        handler = logging.StreamHandler()
-        handler.setFormatter(logging.Formatter("%(message)s"))
-        logger.addHandler(handler)
+    for left_over in [h for h in logger.handlers if type(h) is logging.StreamHandler]:
+        logger.removeHandler(left_over)  # it may write to a stderr that is gone
+    handler = logging.StreamHandler()
+    handler.setFormatter(logging.Formatter("%(message)s"))
+    logger.addHandler(handler)
 
 
 def phantom_command(arguments: Sequence[str]) -> int:

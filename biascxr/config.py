@@ -32,7 +32,7 @@ class CohortConfig:
     """What an uncertain label (-1) becomes; ignore masks it in the loss and in the metrics."""
     blank_policy: Literal["zeros", "ignore"] = "zeros"
     """What a blank label becomes; ignore masks it."""
-    age_bins: tuple[float, ...] = (0, 20, 40, 60, 80)
+    age_bins: tuple[float, ...] = (0.0, 20.0, 40.0, 60.0, 80.0)
     """Lower edges of the age groups, in years; the last group is open."""
     frontal_only: bool = True
     """Keep frontal views (AP, PA) only; rows without a view are kept and counted."""
@@ -85,8 +85,9 @@ class EmbeddingsConfig:
     """imagenet (downloaded by Keras), random (no scientific meaning), or a .keras or .weights.h5 file."""
     pooling: Literal["max", "avg"] = "max"
     """Global pooling of the last feature map; max as the MIMIC Racial Fairness code does."""
-    inference_batch: int = 16
-    """Images per forward pass; part of the encoder's fingerprint, since it moves the last digits."""
+    inference_batch: int = 4
+    """Images per forward pass; part of the encoder's fingerprint, since it moves the last digits. 4 is fastest on a
+    processor; a GPU wants 64 or more."""
     vector_length: int | None = None
     """Length that precomputed vectors must have (default: what most of them have; CXR Foundation's is 1376)."""
 
@@ -217,7 +218,7 @@ def yaml_to_flags(path: Path) -> list[str]:
         tree = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         raise InputError(f"--config {path}: {error.strerror or error}.") from error
-    except yaml.YAMLError as error:
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
         raise InputError(f"--config {path} is not valid YAML: {error}") from error
     if tree is None:
         return []
@@ -226,6 +227,8 @@ def yaml_to_flags(path: Path) -> list[str]:
     sections = {f.name for f in dataclasses.fields(RunConfig) if dataclasses.is_dataclass(f.default_factory)}
     flags: list[str] = []
     for name, value in tree.items():
+        if name in sections and value is None:  # a section whose lines are all comments
+            continue
         inner = value if name in sections and isinstance(value, dict) else {name: value}
         for key, item in inner.items():
             flags += _flag(str(key), item)

@@ -102,7 +102,7 @@ def _describe(value: list[bytes] | np.ndarray | None) -> str:
         return "(nothing)"
     if isinstance(value, np.ndarray):
         if len(value) == 1:
-            return f"{value[0]:g}"
+            return f"{value[0]:g}" if value.dtype == np.float32 else str(value[0])  # an id keeps all its digits
         return f"[{' '.join(f'{v:.4g}' for v in value[:4])} ...] mean {value.mean():.4g}, sd {value.std():.4g}"
     data = value[0]
     if data.startswith(_IMAGE_MAGIC):

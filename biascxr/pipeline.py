@@ -80,12 +80,16 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
     Raises:
         InputError: something the user gave cannot be used.
     """
+    from biascxr.embeddings import check_weights_path, find_encoder
     from biascxr.mitigation import parse_recipes
 
     if config.csv_path is None and not config.demo:
         raise InputError("Give a table with --csv_path meta.csv, or --demo for a made-up cohort.")
     if config.csv_path is not None and not config.csv_path.is_file():
         raise InputError(f"--csv_path {config.csv_path}: no such file.")
+    # What can be found wrong in a second is found before the hours of work, not after them.
+    find_encoder(config.embeddings.encoder, config.embeddings.weights)
+    check_weights_path(config.embeddings.weights)
     recipes = parse_recipes(config.mitigation.recipes, config.mitigation.settings)
     current = Run(config, RunFolder(config.run_dir()), {})
     log_to(current.folder.path / "run.log")
@@ -195,7 +199,7 @@ def embeddings(run: Run) -> None:
 
     from biascxr.embeddings import build_embeddings, find_encoder
 
-    encoder_class = find_encoder(config.encoder)
+    encoder_class = find_encoder(config.encoder, config.weights)
     weights_file = Path(config.weights)
 
     def build(folder: Path) -> None:
@@ -276,6 +280,9 @@ def audit(run: Run, recipes: tuple) -> None:
 def report(run: Run, recipes: tuple) -> None:
     """Charts, tables and `report.html`."""
     written = ("report.html", "model_card.md")
+    config = to_dict(run.config)
+    for name in ("config", "output_dir", "n_workers"):  # where and how fast it runs is not what the report says
+        config.pop(name)
 
     def build(folder: Path) -> None:
         from biascxr.report import ReportInputs, build_report
@@ -291,7 +298,7 @@ def report(run: Run, recipes: tuple) -> None:
             audit=run.stages["audit"],
             rejected=run.stages["records" if "records" in run.stages else "embeddings"],
             truth=run.stages["phantom"] / "phantom.json" if "phantom" in run.stages else None,
-            config=to_dict(run.config),
+            config=config,
             versions=versions(),
         )
         build_report(inputs, folder)
@@ -301,7 +308,7 @@ def report(run: Run, recipes: tuple) -> None:
         "report",
         build,
         inputs=inputs,
-        settings={"config": to_dict(run.config), "versions": versions()},
+        settings={"config": config, "versions": versions()},
         code=("report", "metrics", "audit", "containers"),
         libraries=("matplotlib", "seaborn", "jinja2"),
     )

@@ -118,6 +118,7 @@ class RunFolder:
         manifest["outputs"] = {
             f.relative_to(partial).as_posix(): file_digest(f) for f in sorted(partial.rglob("*")) if f.is_file()
         }
+        manifest["outputs"].pop("manifest.json", None)  # there if an earlier run was killed just before the rename
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         if final.exists():
             shutil.rmtree(final)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -36,16 +37,21 @@ def read_table(csv_path: Path) -> pd.DataFrame:
     """Reads a CSV (plain or gzip) with every cell as text.
 
     Raises:
-        InputError: the file is missing, empty, or not a CSV.
+        InputError: the file is missing, empty, not a CSV, or has rows longer than its header.
     """
     try:
         frame = pd.read_csv(csv_path, dtype=str, keep_default_na=False, encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise InputError(f"--csv_path {csv_path}: no such file.") from error
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError) as error:
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise InputError(f"--csv_path {csv_path} cannot be read as a CSV table: {error}") from error
     if frame.empty:
         raise InputError(f"--csv_path {csv_path} has a header and no rows.")
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas then takes the first cells as row names and shifts the rest
+        raise InputError(
+            f"--csv_path {csv_path}: its rows have more cells than its header has names "
+            f"({frame.index.nlevels + frame.shape[1]} against {frame.shape[1]}); give every column a name."
+        )
     return frame
 
 

@@ -83,5 +83,6 @@ def _locate(names: pd.Series, images_root: Path) -> pd.Series:
     """Finds the images where the official archives unpack to: `images_root` itself, or `images_001/images` and so on."""
     if names.empty or (images_root / names.iloc[0]).is_file():
         return names
-    places = {file.name: file.relative_to(images_root).as_posix() for file in images_root.glob("images*/**/*.png")}
+    files = (file for ending in ("png", "jpg") for file in images_root.glob(f"images*/**/*.{ending}"))
+    places = {file.name: file.relative_to(images_root).as_posix() for file in files}
     return names.map(lambda name: places.get(name, name))

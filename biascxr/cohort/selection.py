@@ -26,9 +26,10 @@ def select_rows(table: pd.DataFrame, *, frontal_only: bool) -> tuple[np.ndarray,
         `[n] bool`, and the number of excluded rows by reason.
     """
     is_lateral = (table["view"] != "") & ~table["view"].isin(FRONTAL_VIEWS)
+    lacks_id = (table[["image_id", "study_id", "patient_id", "path"]] == "").any(axis=1)
     reasons = {
-        "no image, study, patient id or path": (table[["image_id", "study_id", "patient_id", "path"]] == "").any(axis=1),
-        "image listed before": table["image_id"].duplicated(),
+        "no image, study, patient id or path": lacks_id,
+        "image listed before": table["image_id"].mask(lacks_id).duplicated(),  # a row without a path takes no one's place
         "not a frontal view (AP, PA)": is_lateral if frontal_only else is_lateral & False,
     }
     keep = np.ones(len(table), bool)

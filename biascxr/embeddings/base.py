@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import ClassVar
@@ -57,17 +58,48 @@ class Encoder(ABC):
         """Returns `encoder, weights, fingerprint, is_trained, trained_on` for the `EmbeddingSet`."""
 
 
-def check_weights_path(weights: str, named: tuple[str, ...]) -> Path | None:
+NAMED_WEIGHTS = ("imagenet", "random")
+
+
+def check_weights_path(weights: str) -> Path | None:
     """Returns the file that `weights` points to, or None where it is one of the named kinds.
 
     Raises:
         InputError: neither a named kind nor an existing .keras or .weights.h5 file.
     """
-    if weights in named:
+    if weights in NAMED_WEIGHTS:
         return None
     path = Path(weights)
     if not weights.endswith((".keras", ".weights.h5")):
-        raise InputError(f"--weights must be {', '.join(named)}, or a file ending in .keras or .weights.h5; got {weights!r}.")
+        raise InputError(
+            f"--weights must be {', '.join(NAMED_WEIGHTS)}, or a file ending in .keras or .weights.h5; got {weights!r}."
+        )
     if not path.is_file():
         raise InputError(f"--weights {weights}: no such file.")
     return path
+
+
+def grey_batch(images: np.ndarray, *, channels: int) -> np.ndarray:
+    """Turns stored grey images into a network's input.
+
+    Args:
+        images: `[n, h, w] uint8`.
+        channels: 1 (pixels in [0, 1]) or 3 (repeated, normalised with the ImageNet mean and deviation).
+
+    Returns:
+        `[n, h, w, channels] float32`.
+    """
+    batch = images[..., None].astype(np.float32)
+    if channels == 1:
+        return batch / 255.0
+    import keras
+
+    return keras.applications.densenet.preprocess_input(np.repeat(batch, 3, axis=-1))
+
+
+def weights_fingerprint(model, batch: int) -> str:
+    """Returns the SHA-256 of a Keras model's weights, its input shape and the batch it is run with."""
+    digest = hashlib.sha256(repr((model.input_shape, batch)).encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight).tobytes())
+    return digest.hexdigest()

@@ -13,16 +13,31 @@ from tqdm import tqdm
 
 from biascxr.containers import Cohort, EmbeddingSet
 from biascxr.embeddings.base import Encoder
-from biascxr.errors import unknown_name
+from biascxr.errors import InputError, unknown_name
 from biascxr.records import decode, decode_example, read_records
 
 logger = logging.getLogger("biascxr")
 
-ENCODERS = {"densenet121": "biascxr.embeddings.densenet121:DenseNet121"}
+ENCODERS = {
+    "densenet121": "biascxr.embeddings.densenet121:DenseNet121",
+    "keras_file": "biascxr.embeddings.keras_file:KerasFile",
+}
 
 
-def find_encoder(name: str) -> type[Encoder]:
-    """Returns the encoder class of that name. Raises InputError for an unknown one, naming the nearest."""
+def find_encoder(name: str, weights: str) -> type[Encoder]:
+    """Returns the encoder class of that name.
+
+    Args:
+        name: key in `ENCODERS`.
+        weights: a `.keras` file holds a whole model, so it is `keras_file` whatever the name.
+
+    Raises:
+        InputError: an unknown name, with the nearest known one; `keras_file` without a `.keras` file.
+    """
+    if weights.endswith(".keras"):
+        name = "keras_file"
+    elif name == "keras_file":
+        raise InputError(f"--encoder keras_file needs --weights MODEL.keras; got {weights!r}.")
     if name not in ENCODERS:
         raise unknown_name("encoder", name, ENCODERS)
     module, member = ENCODERS[name].split(":")

@@ -2,25 +2,22 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from biascxr.config import EmbeddingsConfig
-from biascxr.embeddings.base import Encoder, check_weights_path
+from biascxr.embeddings.base import Encoder, check_weights_path, grey_batch, weights_fingerprint
 from biascxr.errors import InputError
-
-NAMED_WEIGHTS = ("imagenet", "random")
 
 
 class DenseNet121(Encoder):
-    """Keras DenseNet121 without its classifier, or the user's own Keras model.
+    """Keras DenseNet121 without its classifier.
 
     The number of input channels decides the preprocessing: one channel takes grey pixels in [0, 1]; three channels take
     the grey image repeated, normalised with the ImageNet mean and deviation (`keras.applications.densenet`).
-    A `.keras` model is read at its last global pooling layer, or at its output if it has none and gives vectors.
+    Weights are ImageNet's, random, or a `.weights.h5` file of this network; a whole `.keras` model is `keras_file`'s.
 
     Reference: Huang et al., Densely Connected Convolutional Networks, CVPR 2017.
     """
@@ -31,15 +28,13 @@ class DenseNet121(Encoder):
     def __init__(self, config: EmbeddingsConfig, *, image_size: int, seed: int) -> None:
         self._config = config
         self._seed = seed
-        path = check_weights_path(config.weights, NAMED_WEIGHTS)
+        path = check_weights_path(config.weights)
         shape = (image_size, image_size)
         if path is None and config.weights == "imagenet":
             self._model = _imagenet(shape, config.pooling)
         elif path is None:
             self._model = _densenet((*shape, 1), config.pooling)
             _draw_weights(self._model, seed)
-        elif path.suffix == ".keras":
-            self._model = _from_keras_file(path, shape)
         else:
             self._model = _densenet((*shape, _channels_of(path)), config.pooling)
             try:
@@ -47,28 +42,18 @@ class DenseNet121(Encoder):
             except ValueError as error:
                 raise InputError(
                     f"--weights {path}: these are not weights of DenseNet121 without its classifier ({error}). "
-                    "A whole model goes into a .keras file."
+                    "Save a whole model as .keras instead."
                 ) from error
-        self._channels = self._model.input_shape[-1]
 
     @property
     def vector_length(self) -> int:
         return int(self._model.output_shape[-1])
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        batch = images[..., None].astype(np.float32)
-        if self._channels == 3:
-            import keras
-
-            batch = keras.applications.densenet.preprocess_input(np.repeat(batch, 3, axis=-1))
-        else:
-            batch /= 255.0
+        batch = grey_batch(images, channels=self._model.input_shape[-1])
         return np.asarray(self._model.predict_on_batch(batch), np.float32)
 
     def card(self) -> dict:
-        digest = hashlib.sha256(repr((self._model.input_shape, self._config.inference_batch)).encode())
-        for weight in self._model.get_weights():
-            digest.update(np.ascontiguousarray(weight).tobytes())
         is_random = self._config.weights == "random"
         known = {"imagenet": "ImageNet (natural photographs)", "random": "nothing"}
         return {
@@ -76,7 +61,7 @@ class DenseNet121(Encoder):
             "weights": f"random, seed {self._seed}" if is_random else Path(self._config.weights).name,
             "pooling": self._config.pooling,
             "vector_length": self.vector_length,
-            "fingerprint": digest.hexdigest(),
+            "fingerprint": weights_fingerprint(self._model, self._config.inference_batch),
             "is_trained": not is_random,
             "trained_on": known.get(self._config.weights, "not stated by the weights file"),
         }
@@ -117,30 +102,6 @@ def _imagenet(shape: tuple[int, int], pooling: str):
             "~/.keras/models/densenet121_weights_tf_dim_ordering_tf_kernels_notop.h5 here, or give --weights a .keras or "
             ".weights.h5 file, or try the pipeline with --weights random (its numbers have no scientific meaning)."
         ) from error
-
-
-def _from_keras_file(path: Path, shape: tuple[int, int]):
-    import keras
-
-    try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
-    except (ValueError, OSError, TypeError) as error:
-        raise InputError(f"--weights {path}: Keras cannot load this file: {error}") from error
-    pools = [layer for layer in model.layers if type(layer).__name__.startswith("Global")]
-    output = pools[-1].output if pools else model.output
-    if len(model.inputs) != 1 or len(output.shape) != 2:
-        raise InputError(
-            f"--weights {path}: expected one image input and a vector output or a global pooling layer; "
-            f"got {len(model.inputs)} inputs and output shape {tuple(output.shape)}."
-        )
-    wanted = model.input_shape
-    fits = len(wanted) == 4 and wanted[-1] in (1, 3) and all(w in (None, s) for w, s in zip(wanted[1:3], shape, strict=True))
-    if not fits:
-        raise InputError(
-            f"--weights {path}: the model takes {tuple(wanted[1:])}; the records hold {shape} images, given as 1 or 3 "
-            "channels. Set --image_size to match, or give another model."
-        )
-    return keras.Model(model.inputs, output)
 
 
 def _channels_of(path: Path) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from pathlib import Path
+from tokenize import TokenError
 
 import numpy as np
 from tqdm import tqdm
@@ -38,12 +39,13 @@ def read_vector(path: Path, image_id: str | None = None) -> np.ndarray:
         raise VectorError("empty file (zero bytes)")
     if path.suffix.lower() == ".npy":
         try:
-            values = np.load(path, allow_pickle=False)
-        except (ValueError, OSError, EOFError) as error:
+            with open(path, "rb") as file:
+                values = np.lib.format.read_array(file, allow_pickle=False)  # np.load would also open a zip of arrays
+        except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:
             raise VectorError(f"not a readable .npy array ({error})") from None
     else:
         values = _read_record(path, image_id)
-    if not np.issubdtype(values.dtype, np.number) or values.squeeze().ndim != 1:
+    if not np.issubdtype(values.dtype, np.number) or values.squeeze().ndim != 1 or values.size == 0:
         raise VectorError(f"not one vector (shape {values.shape}, {values.dtype})")
     vector = values.reshape(-1).astype(np.float32)
     if not np.isfinite(vector).all():
@@ -64,8 +66,8 @@ def _read_record(path: Path, image_id: str | None) -> np.ndarray:
         raise VectorError(f"no float feature 'embedding' (found: {', '.join(sorted(example)) or 'nothing'})")
     named = example.get("image/id")
     if image_id and isinstance(named, list) and named:
-        stem = Path(named[0].decode(errors="replace")).name.rsplit(".", 1)[0]
-        if stem != image_id:
+        name = Path(named[0].decode(errors="replace")).name
+        if image_id not in (name, name.rsplit(".", 1)[0]):  # an id may hold dots itself, as DICOM UIDs do
             raise VectorError("another image's vector (image/id disagrees with dicom_id)")
     return values
 

@@ -64,7 +64,7 @@ def fit_model(
     Returns:
         One row per epoch: `epoch, loss, val_loss, val_auroc, val_auroc/<label>, is_best`.
     """
-    model.compile(optimizer=keras.optimizers.Adam(learning_rate), loss=MaskedBinaryCrossentropy())
+    model.compile(optimizer=keras.optimizers.Adam(learning_rate, name="adam"), loss=MaskedBinaryCrossentropy())
     callbacks: list[keras.callbacks.Callback] = [ValidationAuroc(*validation, label_names)]
     if log_dir is not None:
         callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False, profile_batch=0))

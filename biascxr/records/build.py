@@ -78,7 +78,7 @@ def check_rejected(folder: Path, n_total: int, max_share: float) -> None:
     """Stops the run when too many files were rejected; otherwise logs how many, by reason.
 
     Raises:
-        InputError: more than `max_share` of `n_total` were rejected.
+        InputError: more than `max_share` of `n_total` were rejected, or all of them.
     """
     rejected = read_rejected(folder)
     if not rejected:
@@ -87,7 +87,7 @@ def check_rejected(folder: Path, n_total: int, max_share: float) -> None:
     listed = "; ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(6))
     share = len(rejected) / n_total
     message = f"{len(rejected):,} of {n_total:,} files ({share:.1%}) cannot be used: {listed}. See {folder / 'rejected.csv'}"
-    if share > max_share:
+    if share > max_share or len(rejected) == n_total:
         raise InputError(
             f"{message}. That is more than --max_rejected_share {max_share:g}: check --images_root and the paths in the "
             "table, or raise the share to go on without these files."

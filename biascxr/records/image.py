@@ -49,7 +49,10 @@ def read_grey(path: Path) -> np.ndarray:
             Image.open(io.BytesIO(data)).load()
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(f"truncated or damaged {kind} ({error})") from None
-    image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:  # a header that claims more pixels than OpenCV takes
+        raise ImageError(f"damaged {kind} ({error.err})") from None
     if image is None:
         raise ImageError(f"damaged {kind} (cannot be decoded)")
     if image.dtype != np.uint8:
