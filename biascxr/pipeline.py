@@ -10,29 +10,19 @@ from __future__ import annotations
 
 import logging
 import shutil
-import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import biascxr
-from biascxr.config import RunConfig, to_dict, to_yaml
+from biascxr.config import RunConfig, to_dict
 from biascxr.errors import InputError
-from biascxr.run_folder import STAGES, RunFolder, file_digest, library_versions, outputs_digest
+from biascxr.run_folder import STAGES, RunFolder, describe_run, file_digest, files_digest, log_to, outputs_digest, run_versions
 
 logger = logging.getLogger("biascxr")
 
 ORDER = tuple(name for name in STAGES if name != "phantom")
 IMAGE_LIBRARIES = ("opencv-python-headless", "numpy")
 TABLE_LIBRARIES = ("pandas", "numpy")
-REPORTED_LIBRARIES = (
-    "tensorflow",
-    "keras",
-    "tensorflow-datasets",
-    "numpy",
-    "pandas",
-    "scikit-learn",
-    "opencv-python-headless",
-)
 
 
 @dataclass
@@ -96,7 +86,7 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
     logger.info("biascxr %s: run in %s", biascxr.__version__, current.folder.path)
     if config.demo:
         phantom(current)
-    write_description(current, config)
+    describe_run(current.folder.path, config)
     cohort(current)
     steps = {
         "records": records,
@@ -168,7 +158,7 @@ def records(run: Run) -> None:
     run.stages["records"] = run.folder.stage(
         "records",
         build,
-        inputs=run.inputs_of("cohort") | {"images": files_digest(cohort)},
+        inputs=run.inputs_of("cohort") | {"images": files_digest(cohort.images_root, cohort.table["path"])},
         settings=settings,
         code=("records",),
         libraries=IMAGE_LIBRARIES,
@@ -190,7 +180,7 @@ def embeddings(run: Run) -> None:
         run.stages["embeddings"] = run.folder.stage(
             "embeddings",
             build,
-            inputs=run.inputs_of("cohort") | {"vectors": files_digest(cohort)},
+            inputs=run.inputs_of("cohort") | {"vectors": files_digest(cohort.images_root, cohort.table["path"])},
             settings={"vector_length": config.vector_length},
             code=("embeddings", "containers"),
         )
@@ -299,7 +289,7 @@ def report(run: Run, recipes: tuple) -> None:
             rejected=run.stages["records" if "records" in run.stages else "embeddings"],
             truth=run.stages["phantom"] / "phantom.json" if "phantom" in run.stages else None,
             config=config,
-            versions=versions(),
+            versions=run_versions(),
         )
         build_report(inputs, folder)
 
@@ -308,7 +298,7 @@ def report(run: Run, recipes: tuple) -> None:
         "report",
         build,
         inputs=inputs,
-        settings={"config": config, "versions": versions()},
+        settings={"config": config, "versions": run_versions()},
         code=("report", "metrics", "audit", "containers"),
         libraries=("matplotlib", "seaborn", "jinja2"),
     )
@@ -334,51 +324,8 @@ def predictions_inputs(run: Run, recipes: tuple) -> dict[str, str]:
     }
 
 
-def files_digest(cohort) -> str:
-    """Returns one fingerprint of the files a cohort points to, from their sizes and times of change.
-
-    Reading 200 GB of radiographs to find that nothing changed would take as long as using them.
-    """
-    import hashlib
-    import os
-
-    digest = hashlib.sha256()
-    for path in cohort.table["path"]:
-        try:
-            status = os.stat(cohort.images_root / path)
-            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
-        except OSError:
-            digest.update(f"{path}\0missing\n".encode())
-    return digest.hexdigest()
-
-
 def check_rejected(run: Run, stage: str, n_total: int) -> None:
     """Stops the run when too many files could not be used; the stage is kept, so a higher share goes on from it."""
     from biascxr.records import check_rejected as check
 
     check(run.stages[stage], n_total, run.config.records.max_rejected_share)
-
-
-def versions() -> dict[str, str]:
-    """Returns the versions a run depends on, without importing the libraries."""
-    python = ".".join(map(str, sys.version_info[:3]))
-    return {"biascxr": biascxr.__version__, "python": python, **library_versions(REPORTED_LIBRARIES)}
-
-
-def write_description(run: Run, config: RunConfig) -> None:
-    """Writes `config.yaml` (what the run used; `--config` on it repeats the run) and `versions.json`."""
-    import json
-
-    folder = run.folder.path
-    (folder / "config.yaml").write_text(to_yaml(replace(config, output_dir=folder)), encoding="utf-8")
-    (folder / "versions.json").write_text(json.dumps(versions(), indent=2), encoding="utf-8")
-
-
-def log_to(path: Path) -> None:
-    """Sends the log to a file as well; a file that an earlier run in this process used is let go."""
-    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
-        logger.removeHandler(handler)
-        handler.close()
-    handler = logging.FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
-    logger.addHandler(handler)

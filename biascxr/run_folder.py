@@ -13,13 +13,27 @@ import json
 import logging
 import os
 import shutil
+import sys
 import time
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
+
+import biascxr
+from biascxr.config import RunConfig, to_yaml
 
 logger = logging.getLogger("biascxr")
 
 PACKAGE = Path(__file__).parent
+REPORTED_LIBRARIES = (
+    "tensorflow",
+    "keras",
+    "tensorflow-datasets",
+    "numpy",
+    "pandas",
+    "scikit-learn",
+    "opencv-python-headless",
+)
 STAGES = {
     "phantom": "00_phantom",
     "cohort": "01_cohort",
@@ -143,3 +157,40 @@ def outputs_digest(folder: Path, names: Iterable[str] | None = None) -> str:
     outputs = manifest_of(folder)["outputs"]
     chosen = {name: outputs[name] for name in (names or outputs)}
     return hashlib.sha256(json.dumps(chosen, sort_keys=True).encode()).hexdigest()
+
+
+def files_digest(root: Path, paths: Iterable[str]) -> str:
+    """Returns one fingerprint of files, from their sizes and times of change.
+
+    Reading 200 GB of radiographs to find that nothing changed would take as long as using them.
+    """
+    digest = hashlib.sha256()
+    for path in paths:
+        try:
+            status = os.stat(root / path)
+            digest.update(f"{path}\0{status.st_size}\0{status.st_mtime_ns}\n".encode())
+        except OSError:
+            digest.update(f"{path}\0missing\n".encode())
+    return digest.hexdigest()
+
+
+def run_versions() -> dict[str, str]:
+    """Returns the versions a run depends on, without importing the libraries."""
+    python = ".".join(map(str, sys.version_info[:3]))
+    return {"biascxr": biascxr.__version__, "python": python, **library_versions(REPORTED_LIBRARIES)}
+
+
+def describe_run(folder: Path, config: RunConfig) -> None:
+    """Writes `config.yaml` (what the run used; `--config` on it repeats the run) and `versions.json`."""
+    (folder / "config.yaml").write_text(to_yaml(replace(config, output_dir=folder)), encoding="utf-8")
+    (folder / "versions.json").write_text(json.dumps(run_versions(), indent=2), encoding="utf-8")
+
+
+def log_to(path: Path) -> None:
+    """Sends the log to a file as well; a file that an earlier run in this process used is let go."""
+    for handler in [h for h in logger.handlers if isinstance(h, logging.FileHandler)]:
+        logger.removeHandler(handler)
+        handler.close()
+    handler = logging.FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s", "%Y-%m-%d %H:%M:%S"))
+    logger.addHandler(handler)

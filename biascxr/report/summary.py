@@ -15,10 +15,12 @@ def interval(value: float, low: float, high: float, *, sign: bool = False) -> st
     """Returns `0.81 (0.78 to 0.84)`; an en dash where undefined."""
     if pd.isna(value):
         return "–"
-    form = "{:+.3f}" if sign else "{:.3f}"
-    if pd.isna(low):
-        return form.format(value)
-    return f"{form.format(value)} ({form.format(low)} to {form.format(high)})"
+
+    def text(number: float) -> str:
+        number = round(number, 3) + 0.0  # adding 0.0 turns -0.0 into 0.0
+        return f"{number:+.3f}" if sign else f"{number:.3f}"
+
+    return text(value) if pd.isna(low) else f"{text(value)} ({text(low)} to {text(high)})"
 
 
 def readable(attribute: str) -> str:
@@ -77,6 +79,8 @@ def remedy_sentence(inputs: ReportInputs) -> str:
     if len(table) == 0:
         return "Only the plain classifier was run, so no remedy is compared."
     gaps = table[(table["label"] == MACRO) & (table["group"] == GAP) & (table["metric"] == "TPR")]
+    if gaps["change"].isna().all():
+        return "No gap of the macro TPR between groups could be measured, so no remedy is compared on it."
     helped = gaps[gaps["verdict"] == "better"]
     if helped.empty:
         return (
@@ -103,7 +107,10 @@ def leakage_sentence(inputs: ReportInputs) -> str:
     table = inputs.leakage[inputs.leakage["group"] == ALL_GROUPS]
     parts = []
     for attribute in table["attribute"].unique():
-        own = table[(table["attribute"] == attribute) & ~table["is_control"]]
+        own = table[(table["attribute"] == attribute) & ~table["is_control"]].dropna(subset=["auroc"])
+        if own.empty:
+            parts.append(f"{readable(attribute)} could not be measured: the test patients are of one known group")
+            continue
         best = own.loc[own["auroc"].idxmax()]
         control = table[(table["attribute"] == attribute) & (table["probe"] == best["probe"]) & table["is_control"]].iloc[0]
         is_above = best["low"] > control["high"]

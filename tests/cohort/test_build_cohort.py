@@ -1,0 +1,191 @@
+"""From a table on disk to a cohort: every row accounted for, every consequence stated."""
+
+import math
+from collections import Counter
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from biascxr.cohort import build_cohort
+from biascxr.config import SPLITS, CohortConfig
+from biascxr.containers import Cohort
+from biascxr.errors import InputError
+
+
+def build(path, *, seed=0, images_root=None, **settings):
+    return build_cohort(path, images_root, CohortConfig(**settings), seed=seed)
+
+
+def notes_of(cohort):
+    return "\n".join(cohort.accounting["notes"])
+
+
+class TestTheRealNihTable:
+    @pytest.fixture(scope="class")
+    def cohort(self, nih_folder):
+        return build(nih_folder / "Data_Entry_subset.csv", images_root=nih_folder / "images")
+
+    def test_all_rows_are_there(self, cohort):
+        assert cohort.layout == "nih"
+        assert cohort.content == "image"
+        assert len(cohort) == cohort.accounting["rows_in_table"] == 1049
+        assert cohort.table["patient_id"].nunique() == cohort.accounting["n_patients"] == 913
+        assert cohort.accounting["excluded"] == {}
+
+    def test_every_path_is_a_file(self, cohort):
+        assert all((cohort.images_root / path).is_file() for path in cohort.table["path"])
+
+    def test_labels_are_what_the_table_says(self, cohort, nih_folder):
+        lines = (nih_folder / "Data_Entry_subset.csv").read_text().splitlines()[1:]
+        said = Counter(finding for line in lines for finding in line.split(",")[1].split("|"))
+        assert {n: int(cohort.labels[:, i].sum()) for i, n in enumerate(cohort.label_names)} == {
+            n: said[n] for n in cohort.label_names
+        }
+        first = dict(zip(cohort.label_names, cohort.labels[0], strict=True))
+        assert {n for n, v in first.items() if v} == {"Edema", "Effusion", "Infiltration", "Pleural_Thickening", "Pneumonia"}
+        assert cohort.table["image_id"][0] == "00000061_012"
+
+    def test_sex_and_age_are_audited_and_race_is_not(self, cohort):
+        assert [a.name for a in cohort.attributes] == ["sex", "age_group"]
+        assert "No race in this table: it is not audited." in notes_of(cohort)
+
+    def test_patients_never_straddle_and_parts_are_near_their_shares(self, cohort):
+        parts = cohort.table.groupby("patient_id")["split"]
+        assert parts.nunique().max() == 1
+        shares = parts.first().value_counts(normalize=True)[list(SPLITS)].to_numpy()
+        np.testing.assert_allclose(shares, (0.6, 0.1, 0.1, 0.2), atol=2 / 913)
+
+
+def test_the_whole_official_table(nih_folder, tmp_path):
+    cohort = build(nih_folder / "Data_Entry_2017_v2020.csv.gz", images_root=tmp_path)
+    assert len(cohort) == 112_120
+    assert cohort.accounting["n_patients"] == 30_805
+    assert len(cohort.label_names) == 14
+    assert set(cohort.table["sex"]) == {"F", "M"}
+
+
+def test_accounting_adds_up(biascxr_table, write_table):
+    frame = biascxr_table(60)
+    frame.loc[0:3, "ViewPosition"] = "LATERAL"
+    frame.loc[10, "path"] = ""
+    frame.loc[20, "ViewPosition"] = ""
+    frame = pd.concat([frame, frame.tail(2)])
+    account = build(write_table(frame)).accounting
+    assert account["rows_in_table"] == 62
+    assert account["rows_selected"] == 55
+    assert account["excluded"] == {
+        "no image, study, patient id or path": 1,
+        "image listed before": 2,
+        "not a frontal view (AP, PA)": 4,
+    }
+
+
+def test_images_root_defaults_to_the_tables_folder(biascxr_table, write_table):
+    path = write_table(biascxr_table())
+    assert build(path).images_root == path.parent
+
+
+def test_no_finding_blanks_are_negative_under_every_blank_policy(biascxr_table, write_table):
+    path = write_table(biascxr_table(60))
+    for policy in ("zeros", "ignore"):
+        cohort = build(path, blank_policy=policy)
+        column = cohort.labels[:, cohort.label_names.index("No Finding")]
+        assert set(column.tolist()) == {0.0, 1.0}
+
+
+def test_ignored_labels_are_masked_and_their_share_is_stated_per_group(biascxr_table, write_table):
+    frame = biascxr_table(60, Edema=["1", "0", "-1"] * 20, Cardiomegaly=["1", "0", "1"] * 20, **{"No Finding": None})
+    frame["gender"] = ["F", "F", "M"] * 20  # every uncertain label is a man's
+    cohort = build(write_table(frame), uncertain_policy="ignore")
+    shares = {(r["attribute"], r["group"]): r["masked_share"] for r in cohort.accounting["masked_by_group"]}
+    assert shares["sex", "F"] == 0
+    assert shares["sex", "M"] == 0.5
+    assert cohort.accounting["uncertain_policy"] == "ignore"
+    edema = next(r for r in cohort.accounting["labels"] if r["label"] == "Edema")
+    assert (edema["uncertain"], edema["masked"], edema["positive"], edema["negative"]) == (20, 20, 20, 20)
+
+
+def test_only_the_wanted_findings(biascxr_table, write_table):
+    path = write_table(biascxr_table(60))
+    assert build(path, labels=("Cardiomegaly",)).label_names == ("Cardiomegaly",)
+    with pytest.raises(InputError, match="Did you mean 'Cardiomegaly'"):
+        build(path, labels=("Cardiomegali",))
+
+
+def test_age_groups_follow_the_bins(biascxr_table, write_table):
+    frame = biascxr_table(60)
+    cohort = build(write_table(frame), age_bins=(18, 65))
+    assert next(a for a in cohort.attributes if a.name == "age_group").groups == ("18-65", "65+")
+    assert ((cohort.table["age"] >= 65) == (cohort.table["age_group"] == "65+")).all()
+
+
+def test_a_patient_recorded_with_two_sexes_is_unknown_everywhere(biascxr_table, write_table):
+    frame = biascxr_table(60, images_per_patient=2)
+    frame.loc[0:1, "gender"] = ["M", "F"]
+    cohort = build(write_table(frame))
+    assert cohort.table["sex"][:2].tolist() == ["unknown", "unknown"]
+    assert (cohort.table["sex"][2:] != "unknown").all()
+    assert "1 patients are recorded with more than one sex: treated as unknown." in notes_of(cohort)
+
+
+def test_age_may_change_within_a_patient(biascxr_table, write_table):
+    frame = biascxr_table(60, images_per_patient=2)
+    frame.loc[0:1, "age"] = ["39", "41"]
+    cohort = build(write_table(frame))
+    assert cohort.table["age_group"][:2].tolist() == ["20-40", "40-60"]
+    assert [a.constant for a in cohort.attributes if a.name == "age_group"] == [False]
+
+
+def test_one_group_only_is_a_stated_consequence(biascxr_table, write_table):
+    cohort = build(write_table(biascxr_table(60, race="WHITE", gender="", age="")))
+    assert [a.name for a in cohort.attributes] == ["insurance"]
+    assert "race: fewer than two known groups (WHITE); not audited." in notes_of(cohort)
+    assert "sex: fewer than two known groups (none); not audited." in notes_of(cohort)
+
+
+def test_one_class_only_is_left_out_or_an_error(biascxr_table, write_table):
+    frame = biascxr_table(60, Edema="0")
+    cohort = build(write_table(frame))
+    assert "Edema" not in cohort.label_names
+    assert "Edema: one class only (no positive), left out." in notes_of(cohort)
+    with pytest.raises(InputError, match="No label has both positives and negatives"):
+        build(write_table(frame), labels=("Edema",))
+
+
+def test_one_class_in_a_part_is_said(biascxr_table, write_table):
+    frame = biascxr_table(60, Edema=["1", *["0"] * 59])
+    notes = notes_of(build(write_table(frame)))
+    assert "what needs both classes there" in notes
+    assert "One class only in" in notes
+
+
+def test_no_frontal_view_at_all_is_an_error_that_counts(biascxr_table, write_table):
+    with pytest.raises(InputError, match=r"No row is left after selection: .*not a frontal view.*40"):
+        build(write_table(biascxr_table(40, ViewPosition="LATERAL")))
+
+
+def test_same_seed_same_cohort(biascxr_table, write_table):
+    path = write_table(biascxr_table(60))
+    one, two = build(path, seed=1), build(path, seed=1)
+    pd.testing.assert_frame_equal(one.table, two.table)
+    assert (one.table["split"] != build(path, seed=2).table["split"]).any()
+
+
+def test_a_saved_cohort_is_the_same_cohort(biascxr_table, write_table, tmp_path):
+    frame = biascxr_table(60)
+    frame.loc[3, "age"] = ""
+    cohort = build(write_table(frame), uncertain_policy="ignore")
+    cohort.save(tmp_path)
+    again = Cohort.load(tmp_path)
+    pd.testing.assert_frame_equal(again.table, cohort.table)
+    np.testing.assert_array_equal(again.labels, cohort.labels)
+    assert (again.attributes, again.label_names, again.layout, again.content, again.images_root, again.accounting) == (
+        cohort.attributes,
+        cohort.label_names,
+        cohort.layout,
+        cohort.content,
+        cohort.images_root,
+        cohort.accounting,
+    )
+    assert math.isnan(again.table["age"][3])
