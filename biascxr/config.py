@@ -94,6 +94,8 @@ class EmbeddingsConfig:
     def __post_init__(self) -> None:
         if self.inference_batch < 1:
             raise InputError(f"inference_batch must be at least 1; got {self.inference_batch}.")
+        if self.vector_length is not None and self.vector_length < 1:
+            raise InputError(f"vector_length must be at least 1; got {self.vector_length}.")
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,7 @@ class LeakageConfig:
     probes: tuple[str, ...] = ("knn", "logistic")
     """Probes to fit on train and score on test."""
     n_shuffles: int = 5
-    """Repetitions of each probe with attributes shuffled among patients, the control."""
+    """Repetitions of each probe with attributes shuffled among the patients of train and of test, the control."""
 
     def __post_init__(self) -> None:
         if self.n_shuffles < 1:
@@ -166,6 +168,8 @@ class RunConfig:
     audit: AuditConfig = field(default_factory=AuditConfig)
 
     def __post_init__(self) -> None:
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more; got {self.seed}.")
         if self.n_workers is not None and self.n_workers < 1:
             raise InputError(f"n_workers must be at least 1; got {self.n_workers}.")
         if self.demo and self.csv_path is not None:

@@ -68,7 +68,8 @@ class Cohort:
     accounting: dict = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        missing = [c for c in (*ID_COLUMNS, "path", "view", "split", "age") if c not in self.table]
+        wanted = (*ID_COLUMNS, "path", "view", "split", "age", *(a.name for a in self.attributes))
+        missing = [c for c in wanted if c not in self.table]
         if missing:
             raise ValueError(f"Cohort.table lacks the columns {missing}.")
         if self.table["image_id"].duplicated().any():
@@ -201,6 +202,9 @@ class Predictions:
     decisions: np.ndarray | None = None
 
     def __post_init__(self) -> None:
+        missing = [a.name for a in self.attributes if a.name not in self.table]
+        if missing:
+            raise ValueError(f"Predictions.table lacks the columns {missing}.")
         shape = (len(self.table), len(self.label_names))
         _check_labels(self.y_true, shape, "Predictions.y_true")
         if self.scores.shape != shape:

@@ -122,8 +122,11 @@ def _describe(value: list[bytes] | np.ndarray | None) -> str:
 def _find_schema(path: Path, keys: dict[str, KeySummary]) -> tuple[str, dict[str, tuple[str, int]]]:
     beside = path.parent / "features.json"
     if beside.is_file():
-        content = json.loads(beside.read_text(encoding="utf-8"))
-        return "TensorFlow Datasets (features.json beside the file)", dict(_tfds_schema(content))
+        try:
+            content = json.loads(beside.read_text(encoding="utf-8"))
+            return "TensorFlow Datasets (features.json beside the file)", dict(_tfds_schema(content))
+        except (ValueError, AttributeError) as error:
+            raise RecordError(f"features.json beside the file cannot be read as a schema: {error}") from error
     for form, schema in KNOWN_FORMS.items():
         if next(iter(schema)) in keys:
             return form, schema

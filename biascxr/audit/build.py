@@ -72,14 +72,25 @@ def audit(predictions: list[Predictions], config: AuditConfig, *, seed: int) -> 
         seed: seed of the resamples, which all recipes share.
 
     Raises:
-        InputError: no rows, or the recipes are not about the same images in the same order.
+        InputError: no rows, no decisions, or the recipes are not about the same images in the same order, with the same
+            labels.
     """
+    if not predictions:
+        raise InputError("There are no predictions to audit.")
     first = predictions[0]
     if len(first.table) == 0:
         raise InputError("There is no row to audit.")
     for other in predictions[1:]:
         if not first.table["image_id"].equals(other.table["image_id"]):
             raise InputError("Predictions of different images, or in another order, cannot be compared.")
+        if first.label_names != other.label_names or not np.array_equal(first.y_true, other.y_true, equal_nan=True):
+            raise InputError("Predictions with different findings or labels (y_true) cannot be compared.")
+    for current in predictions:
+        if current.decisions is None:
+            raise InputError(
+                f"The predictions of {current.table['recipe'].iloc[0]!r} have no decisions, which TPR and FPR are counted "
+                "from: give decision_<label> columns in {0, 1}."
+            )
     attributes = choose_attributes(first.attributes, config.attributes)
     groups = find_groups(first, attributes)
     weights = patient_weights(first.table["patient_id"].to_numpy(object).astype(str), config.n_replicates, seed=seed)

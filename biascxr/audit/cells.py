@@ -38,8 +38,8 @@ def find_groups(predictions: Predictions, attributes: tuple[Attribute, ...]) -> 
     names: list[tuple[str, str, bool]] = [(OVERALL, ALL, False)]
     masks = [np.ones(len(table), bool)]
     for attribute in attributes:
-        values = table[attribute.name].to_numpy(object)
-        known = np.isin(values.astype(str), attribute.groups)
+        values = table[attribute.name].to_numpy(object).astype(str)  # a CSV gives groups written as digits back as numbers
+        known = np.isin(values, attribute.groups)
         for group in attribute.groups:
             in_group = values == group
             names += [(attribute.name, group, False), (attribute.name, group, True)]

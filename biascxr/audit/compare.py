@@ -68,7 +68,9 @@ def comparison_table(
                 common = {"label": label, "attribute": attribute, "metric": metric}
                 rows += [common | _change_row(g, a[:, i], b[:, i], df[i], metric, config) for i, g in enumerate(names)]
                 if attribute != OVERALL and len(columns) > 1:
-                    rows.append(common | _gap_change_row(a, b, config))
+                    # As in the table of gaps: a finding with a handful of patients of the class in a group has no gap.
+                    is_enough = chosen.any() if label == MACRO else chosen[index]
+                    rows.append(common | _gap_change_row(a, b, config, is_enough=is_enough))
     return pd.DataFrame(rows)
 
 
@@ -80,8 +82,8 @@ def _change_row(group: str, before: np.ndarray, after: np.ndarray, df: float, me
     }  # fmt: skip
 
 
-def _gap_change_row(before: np.ndarray, after: np.ndarray, config: AuditConfig) -> dict:
-    gaps = [float(np.ptp(v[0])) if not np.isnan(v[0]).any() else np.nan for v in (before, after)]
+def _gap_change_row(before: np.ndarray, after: np.ndarray, config: AuditConfig, *, is_enough: bool) -> dict:
+    gaps = [float(np.ptp(v[0])) if is_enough and not np.isnan(v[0]).any() else np.nan for v in (before, after)]
     low = high = np.nan
     if not np.isnan(gaps).any():
         low, high = gap_change_interval(before[0], after[0], before[1:], after[1:], config.confidence)

@@ -183,7 +183,8 @@ def gaps_table(
             bounds = [partial(normal_interval, values[:, i]) for i in range(len(columns))] if is_enough else []
             common = {"label": MACRO, "attribute": attribute.name, "metric": metric, "n_labels": int(labels.sum())}
             rows.append(common | _gap_row(names, values, bounds, config, seed))
-    return pd.DataFrame(rows)
+    columns = ["label", "attribute", "metric", "n_labels", *_gap_row((), None, [], config, seed)]
+    return pd.DataFrame(rows, columns=columns)  # without attributes: no row, the same columns
 
 
 def normal_interval(values: np.ndarray, confidence: float, df: float = np.inf) -> tuple[float, float]:

@@ -63,7 +63,8 @@ def _load(path: Path, shape: tuple[int, int]):
         raise InputError(f"--weights {path}: Keras cannot load this file: {error}") from error
     named = [layer for layer in model.layers if layer.name == "vector"]
     pools = [layer for layer in model.layers if type(layer).__name__.startswith("Global")]
-    output = (named or pools)[-1].output if named or pools else model.output
+    # A Sequential that was loaded and never called has `outputs` and no `output`.
+    output = (named or pools)[-1].output if named or pools else model.outputs[0]
     if len(model.inputs) != 1 or len(output.shape) != 2:
         raise InputError(
             f"--weights {path}: expected one image input and a vector output or a global pooling layer; "

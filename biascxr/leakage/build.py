@@ -1,4 +1,4 @@
-"""Leakage stage: fit probes on train, score them on test, beside the same probes with attributes shuffled."""
+"""Leakage stage: fit probes on train, score them on test, beside the same probes with attributes shuffled in both."""
 
 from __future__ import annotations
 
@@ -44,7 +44,8 @@ def measure_leakage(
     Returns:
         Columns `attribute, probe, is_control, group, auroc, low, high, n, n_group`: one-vs-rest AUROC per group and their
         mean (`"macro"`), on the test split, over rows whose attribute is known. Intervals resample patients. For the
-        control the value is the mean over shuffles, and low to high their range.
+        control, attributes are shuffled among the patients of train and of test; the value is the mean over shuffles, and
+        low to high their range.
     """
     probes = [find_probe(name) for name in config.probes]
     # Which columns vary is a property of the training split; a column whose deviation is rounding noise is left out.
@@ -61,8 +62,9 @@ def measure_leakage(
                 tables.append(_probe_attribute(cohort, rows, vectors, attribute, probe, config, audit, seed))
                 bar.update()
     columns = ["attribute", "probe", "is_control", "group", "auroc", "low", "high", "n", "n_group"]
+    tables = [t for t in tables if len(t)]
     table = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=columns)
-    for row in table[(table["group"] == MACRO) & ~table["is_control"]].itertuples():
+    for row in table[(table["group"] == MACRO) & ~table["is_control"].astype(bool)].itertuples():
         logger.info(
             "leakage: %s from the vectors by %s: macro AUROC %.3f (%.3f to %.3f)",
             row.attribute, row.probe, row.auroc, row.low, row.high,
@@ -87,6 +89,7 @@ def _probe_attribute(
     train_codes = codes[rows["train"]][known["train"]]
     test_codes = codes[rows["test"]][known["test"]]
     train_patients = patients[rows["train"]][known["train"]]
+    test_patients = patients[rows["test"]][known["test"]]
     present, packed = np.unique(train_codes, return_inverse=True)
     if len(present) < 2 or len(test_codes) == 0:
         logger.info("leakage: %s has fewer than two known groups in train; not probed", attribute.name)
@@ -100,7 +103,7 @@ def _probe_attribute(
         full[:, present[found]] = probe.fit_predict(x_train, again, x_test, seed=seed)
         return full
 
-    weights = patient_weights(patients[rows["test"]][known["test"]], audit.n_replicates, seed=seed)
+    weights = patient_weights(test_patients, audit.n_replicates, seed=seed)
     once = np.ones((1, len(test_codes)))
     scores = scores_with(packed)
     point = _one_vs_rest(test_codes, scores, once)[0]
@@ -108,7 +111,13 @@ def _probe_attribute(
     rng = np.random.default_rng(seed)
     controls = np.array(
         [
-            _one_vs_rest(test_codes, scores_with(_shuffle_patients(packed, train_patients, rng)), once)[0]
+            _one_vs_rest(
+                # Test too: a probe on shuffled rows still points somewhere, and where an attribute is strongly encoded
+                # its true groups lie far apart along any direction, so the control would range from .1 to .9.
+                _shuffle_patients(test_codes, test_patients, rng),
+                scores_with(_shuffle_patients(packed, train_patients, rng)),
+                once,
+            )[0]
             for _ in range(config.n_shuffles)
         ]
     )

@@ -102,8 +102,19 @@ def balance_table(train: SplitData, sample: Sample) -> pd.DataFrame:
     Returns:
         Columns `attribute` (each attribute, then `all crossed`), `when` (before, after), `n_groups`, `n_rows`, `gini`,
         `normalized_entropy`, `effective_n` (Kish, of the training rows' total weights), `max_copies`. Rows with an
-        unknown value are left out of Gini and entropy.
+        unknown value are left out of Gini and entropy. No row where there is no attribute.
     """
+    columns = [
+        "attribute",
+        "when",
+        "n_groups",
+        "n_rows",
+        "gini",
+        "normalized_entropy",
+        "effective_n",
+        "max_copies",
+        "n_unknown",
+    ]
     times = np.bincount(sample.rows, weights=sample.weights, minlength=len(train))
     names = list(train.attributes)
     rows = []
@@ -125,4 +136,4 @@ def balance_table(train: SplitData, sample: Sample) -> pd.DataFrame:
                     "n_unknown": int((train.attributes[list(crossed)] == UNKNOWN).any(axis=1).sum()),
                 }
             )
-    return pd.DataFrame(rows)
+    return pd.DataFrame(rows, columns=columns)

@@ -17,7 +17,7 @@ class PhantomConfig:
     """Settings of a made-up cohort. The defaults are the demo's.
 
     Args:
-        n_patients: number of patients; about 1.65 films each.
+        n_patients: number of patients; about 1.7 films each.
         seed: drives everything; the same configuration writes the same bytes.
         mechanism: how the bias is planted, a key of `MECHANISMS`.
         strength: how much of it, a fraction in [0, 1]; 0 plants nothing.
@@ -34,7 +34,7 @@ class PhantomConfig:
         InputError (a ValueError): where a setting is of the wrong kind or out of its range.
     """
 
-    n_patients: int = 700
+    n_patients: int = 1000
     seed: int = 0
     mechanism: str = "presentation"
     strength: float = 0.75

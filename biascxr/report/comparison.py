@@ -71,7 +71,7 @@ def plot_roc_curves(predictions: dict[str, Predictions], metrics: pd.DataFrame, 
                 index = current.label_names.index(label)
                 tpr = roc_curve_on_grid(current.y_true[:, index], current.scores[:, index], ROC_GRID)
                 axis.plot(ROC_GRID, tpr, color=colours[recipe], lw=1.1, label=recipe)
-            axis.set_title(label, fontsize=8)
+            axis.set_title(label, fontsize=8 if len(label) < 20 else 6.5)
             axis.set_aspect("equal")
         for axis in axes.flat[len(labels) :]:
             axis.set_visible(False)

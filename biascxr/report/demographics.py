@@ -14,6 +14,8 @@ from biascxr.report.privacy import MIN_CELL, suppress, suppressed_cells
 from biascxr.report.style import PALETTE, figure, file_name
 from biascxr.report.summary import readable
 
+TOTAL = "total"
+
 
 def patients_by_group(cohort: Cohort, attribute: str) -> pd.DataFrame:
     """Counts patients per group (rows, unknown last) and split (columns). A patient may be in two age groups."""
@@ -23,21 +25,28 @@ def patients_by_group(cohort: Cohort, attribute: str) -> pd.DataFrame:
     return counts if counts.loc[UNKNOWN].sum() else counts.drop(index=UNKNOWN)
 
 
+def with_totals(counts: pd.DataFrame) -> pd.DataFrame:
+    """Adds each group's total over the splits.
+
+    Totals are shown too, as shares and bars, and add up to all patients: they are cells to protect like the others.
+    """
+    return counts.assign(**{TOTAL: counts.sum(axis=1)})
+
+
 def table_one(cohort: Cohort) -> list[dict]:
     """Returns Table 1 as text, ready for the page: per attribute and group, patients in each split, small cells hidden."""
     rows = []
     for attribute in cohort.attributes:
-        counts = patients_by_group(cohort, attribute.name)
+        counts = with_totals(patients_by_group(cohort, attribute.name))
         text = suppress(counts)
-        totals = counts.sum(axis=1)
-        share = totals / totals.sum()
-        is_hidden = suppressed_cells(counts.to_numpy()).any(axis=1)
+        share = counts[TOTAL] / counts[TOTAL].sum()
+        is_hidden = text[TOTAL] != counts[TOTAL].map("{:,}".format)
         for i, group in enumerate(counts.index):
             rows.append(
                 {
                     "attribute": attribute.name.replace("_", " "),
                     "group": group,
-                    "share": "hidden" if is_hidden[i] and totals.iloc[i] < MIN_CELL else f"{100 * share.iloc[i]:.1f}%",
+                    "share": "hidden" if is_hidden.iloc[i] else f"{100 * share.iloc[i]:.1f}%",
                     **{split: text.iloc[i][split] for split in SPLITS},
                 }
             )
@@ -45,11 +54,12 @@ def table_one(cohort: Cohort) -> list[dict]:
 
 
 def plot_demographics(cohort: Cohort, folder: Path) -> list[Path]:
-    """Draws `demographics/<attribute>.png`: share of patients per group, with groups under ten patients left out."""
+    """Draws `demographics/<attribute>.png`: share of patients per group, without the groups whose total Table 1 hides."""
     paths = []
     for attribute in cohort.attributes:
-        counts = patients_by_group(cohort, attribute.name).sum(axis=1)
-        shown = counts[counts >= MIN_CELL]
+        table = with_totals(patients_by_group(cohort, attribute.name))
+        counts = table[TOTAL]
+        shown = counts[~suppressed_cells(table.to_numpy())[:, -1] & (counts > 0)]
         path = folder / "demographics" / f"{file_name(attribute.name)}.png"
         with figure(path, size=(4.2, 0.55 + 0.32 * len(shown))) as (_, axis):
             shares = 100 * shown / counts.sum()
@@ -60,7 +70,7 @@ def plot_demographics(cohort: Cohort, folder: Path) -> list[Path]:
             axis.set_xlabel("patients (%)")
             axis.grid(axis="y", visible=False)
             axis.set_title(readable(attribute.name))
-            axis.set_xlim(0, shares.max() * 1.18)
+            axis.set_xlim(0, max(shares, default=1) * 1.18)
             for y, (share, n) in enumerate(zip(shares, shown, strict=True)):
                 axis.text(share + shares.max() * 0.015, y, f"{n:,}", va="center", fontsize=8)
         paths.append(path)

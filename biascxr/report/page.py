@@ -16,7 +16,7 @@ from biascxr.report.demographics import plot_demographics, plot_label_rates, tab
 from biascxr.report.fairness import plot_differences, plot_group_errors, plot_improvements, write_fairness_json
 from biascxr.report.inputs import ReportInputs
 from biascxr.report.leakage_plots import plot_leakage
-from biascxr.report.privacy import MIN_CELL
+from biascxr.report.privacy import MIN_CELL, suppress
 from biascxr.report.tradeoff import plot_tradeoff
 
 MAIN_METRICS = ("AUROC", "TPR", "FPR")
@@ -140,13 +140,25 @@ def label_rows(inputs: ReportInputs) -> list[dict]:
             else f"under {MIN_CELL} patients"
             for m in MAIN_METRICS
         }
-        counts = {k: n if k == "label" or n == 0 or n >= MIN_CELL else f"<{MIN_CELL}" for k, n in recorded[label].items()}
-        rows.append({k: f"{n:,}" if isinstance(n, int) else n for k, n in counts.items()} | values)
+        rows.append({"label": label} | label_counts(recorded[label]) | values)
     return rows
 
 
+def label_counts(recorded: dict) -> dict[str, str]:
+    """Returns a finding's counts of images as text, with small ones hidden.
+
+    Positive, negative and masked images add up to all of them, and where both are masked, uncertain and blank ones to the
+    masked: one hidden count takes another with it.
+    """
+    shown = {}
+    for names in (["positive", "negative", "masked"], ["uncertain", "blank"]):
+        line = pd.DataFrame([[recorded[name] for name in names]], columns=names)
+        shown |= suppress(line, has_column_totals=False).iloc[0].to_dict()
+    return shown
+
+
 def recipe_rows(inputs: ReportInputs) -> list[dict]:
-    """Returns per recipe its parts, macro metrics over everyone, and the gaps of macro TPR."""
+    """Returns per recipe its decision rule, notes, macro metrics over everyone, and the gaps of macro TPR."""
     metrics, gaps = inputs.audit.metrics, inputs.audit.gaps
     rows = []
     for name, described in inputs.recipes.items():
@@ -156,9 +168,7 @@ def recipe_rows(inputs: ReportInputs) -> list[dict]:
         rows.append(
             {
                 "name": name,
-                "parts": [
-                    f"{slot}: {' + '.join(part['method'] for part in parts)}" for slot, parts in described["slots"].items()
-                ],
+                "decision": described["slots"]["decision"][0]["method"],
                 "notes": described["notes"]["sampling"],
                 "metrics": {m: summary.interval(*own.loc[m, ["value", "low", "high"]]) for m in MAIN_METRICS},
                 "gaps": {a: summary.interval(*macro.loc[a, ["gap", "low", "high"]]) for a in inputs.audited},
@@ -234,6 +244,8 @@ def balance_rows(inputs: ReportInputs) -> list[dict]:
     """Returns Gini, entropy and effective n before and after, for recipes that resample."""
     rows = []
     for name, table in inputs.balance.items():
+        if table.empty:  # no attribute, so no groups to be even or not
+            continue
         pairs = table.pivot(index="attribute", columns="when")
         changed = (pairs["n_rows"]["before"] != pairs["n_rows"]["after"]) | (pairs["max_copies"]["after"] > 1)
         if not changed.any():
@@ -271,7 +283,7 @@ def leakage_rows(inputs: ReportInputs) -> list[dict]:
                 "attribute": row.attribute,
                 "probe": summary.find_probe(row.probe).title,
                 "auroc": summary.interval(row.auroc, row.low, row.high),
-                "control": f"{control['low']:.3f} to {control['high']:.3f}",
+                "control": "–" if pd.isna(control["low"]) else f"{control['low']:.3f} to {control['high']:.3f}",
                 "is_above": row.low > control["high"],
             }
         )

@@ -12,8 +12,9 @@ SUPPRESSED = f"<{MIN_CELL}"
 def suppressed_cells(counts: np.ndarray, *, has_column_totals: bool = True, has_row_totals: bool = True) -> np.ndarray:
     """Finds the cells of a table of patients that must not be shown.
 
-    A cell of 1 to 9 is hidden. Where exactly one cell of a row or column with a known total is hidden, the smallest other
-    cell above 0 is hidden too, until no cell can be worked out by subtraction.
+    A cell of 1 to 9 is hidden. Where hidden cells can be worked out from the cells shown and the totals (one alone in its
+    row or column is only the simplest case), the smallest other cell of a row or column of theirs is hidden too, one at a
+    time, until none can. A cell above 0 is preferred; where a line holds nothing else, a 0 is hidden.
 
     Args:
         counts: `[rows, columns]` patients.
@@ -21,20 +22,44 @@ def suppressed_cells(counts: np.ndarray, *, has_column_totals: bool = True, has_
         has_row_totals: the same for rows.
 
     Returns:
-        `[rows, columns] bool`.
+        `[rows, columns] bool`. A small cell that is the only one of its line and has a known total cannot be protected.
     """
     hidden = (counts > 0) & (counts < MIN_CELL)
-    changed = True
-    while changed:
-        changed = False
-        lines = [(hidden[:, c], counts[:, c]) for c in range(counts.shape[1])] if has_column_totals else []
-        lines += [(hidden[r], counts[r]) for r in range(counts.shape[0])] if has_row_totals else []
-        for line, values in lines:  # views into `hidden`
-            candidates = np.flatnonzero(~line & (values > 0))
-            if line.sum() == 1 and len(candidates):
-                line[candidates[np.argmin(values[candidates])]] = True
-                changed = True
+    while (known := recoverable_cells(hidden, has_column_totals=has_column_totals, has_row_totals=has_row_totals)).any():
+        in_line = np.zeros_like(hidden)
+        if has_column_totals:
+            in_line |= known.any(axis=0, keepdims=True)
+        if has_row_totals:
+            in_line |= known.any(axis=1, keepdims=True)
+        candidates = np.argwhere(in_line & ~hidden)
+        if len(candidates) == 0:
+            break
+        # Zeros last: hiding one says "under ten" of an empty cell, which protects as well and tells less of the truth.
+        sizes = counts[tuple(candidates.T)]
+        first = np.lexsort((sizes, sizes == 0))[0]
+        hidden[tuple(candidates[first])] = True
     return hidden
+
+
+def recoverable_cells(hidden: np.ndarray, *, has_column_totals: bool = True, has_row_totals: bool = True) -> np.ndarray:
+    """Returns `[rows, columns] bool`: hidden cells whose value follows by addition and subtraction from what is shown.
+
+    The known totals are linear equations in the hidden cells; a cell is determined when no solution of the homogeneous
+    equations moves it. (Bounds, such as that no count is negative, are not used.)
+    """
+    at = np.argwhere(hidden)
+    lines = []
+    if has_column_totals:
+        lines += [at[:, 1] == c for c in range(hidden.shape[1])]
+    if has_row_totals:
+        lines += [at[:, 0] == r for r in range(hidden.shape[0])]
+    found = np.zeros_like(hidden)
+    if len(at) == 0 or not lines:
+        return found
+    _, singular, directions = np.linalg.svd(np.array(lines, float))
+    rank = int((singular > 1e-9).sum())
+    found[tuple(at.T)] = np.abs(directions[rank:]).max(axis=0, initial=0) < 1e-9
+    return found
 
 
 def suppress(counts: pd.DataFrame, *, has_column_totals: bool = True, has_row_totals: bool = True) -> pd.DataFrame:

@@ -52,14 +52,14 @@ def unfairness_sentences(inputs: ReportInputs) -> list[str]:
     own = metrics[(metrics["recipe"] == inputs.baseline) & (metrics["label"] == MACRO)]
     for attribute in inputs.audited:
         rows = own[
-            (own["attribute"] == attribute) & own["metric"].isin(["AUROC", "TPR"]) & (own["n_patients"] >= MIN_CELL)
+            (own["attribute"] == attribute) & own["metric"].isin(["AUROC", "TPR", "FPR"]) & (own["n_patients"] >= MIN_CELL)
         ].dropna(subset=["difference"])
         off_zero = rows[(rows["difference_high"] < 0) | (rows["difference_low"] > 0)]
         if rows.empty:
             sentences.append(f"By {readable(attribute)}, no group has enough patients to be measured.")
         elif off_zero.empty:
             sentences.append(
-                f"By {readable(attribute)}, no group's macro AUROC or TPR differs from everyone else's by more than its "
+                f"By {readable(attribute)}, no group's macro AUROC, TPR or FPR differs from everyone else's by more than its "
                 "interval allows for; that is not proof of equality."
             )
         else:
@@ -67,7 +67,7 @@ def unfairness_sentences(inputs: ReportInputs) -> list[str]:
             parts = [
                 f"{row.group}: macro {row.metric} "
                 f"{interval(row.difference, row.difference_low, row.difference_high, sign=True)}"
-                for row in worst.head(3).itertuples()
+                for row in worst.head(4).itertuples()
             ]
             sentences.append(f"By {readable(attribute)}, these differ from everyone else: {'; '.join(parts)}.")
     return sentences

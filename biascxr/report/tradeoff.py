@@ -74,6 +74,7 @@ def plot_tradeoff(metrics: pd.DataFrame, gaps: pd.DataFrame, attributes: list[st
             axis.annotate(
                 "better", (0.02, 0.99), (0.13, 0.88), xycoords="axes fraction", textcoords="axes fraction",
                 fontsize=9, color="#2f855a", fontweight="bold", va="center",
+                bbox={"fc": "white", "ec": "none", "alpha": 0.8, "pad": 1},
                 arrowprops={"arrowstyle": "-|>", "color": "#2f855a", "lw": 1.6}, zorder=6,
             )  # fmt: skip
         for axis in axes[:, 0]:

@@ -46,7 +46,9 @@ def make_world(rng: np.random.Generator, *, advantage: float) -> Predictions:
     y = (prevalence[p] + np.sqrt(0.6) * in_label[p] + np.sqrt(0.4) * rng.standard_normal(n) > 0).astype(np.float32)
     score = SIGNAL * y + np.sqrt(0.5) * in_score[p] + np.sqrt(0.5) * rng.standard_normal(n)
     score += advantage * y * (group[p] == 2)
-    table = pd.DataFrame({"image_id": np.arange(n).astype(str), "patient_id": p.astype(str), "race": np.array(GROUPS)[group[p]]})
+    table = pd.DataFrame(
+        {"image_id": np.arange(n).astype(str), "patient_id": p.astype(str), "race": np.array(GROUPS)[group[p]]}
+    )
     return Predictions(
         table=table,
         y_true=y[:, None],

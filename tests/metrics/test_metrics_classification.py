@@ -100,9 +100,7 @@ def test_group_rates_and_their_differences_are_fairlearns(labels_and_scores):
         "FNR": fairlearn.metrics.false_negative_rate,
     }
     frame = fairlearn.metrics.MetricFrame(metrics=functions, y_true=y, y_pred=decision, sensitive_features=group)
-    ours = pd.DataFrame(
-        {name: {g: rate(y[group == g], decision[group == g]) for g in "abc"} for name, rate in RATES.items()}
-    )
+    ours = pd.DataFrame({name: {g: rate(y[group == g], decision[group == g]) for g in "abc"} for name, rate in RATES.items()})
     pd.testing.assert_frame_equal(ours, frame.by_group, check_names=False, check_dtype=False)
     for name in RATES:
         assert np.ptp(ours[name]) == pytest.approx(frame.difference()[name])

@@ -167,9 +167,7 @@ def test_a_gap_that_clearly_closes_has_an_interval_below_0():
     rng = np.random.default_rng(0)
     shared = rng.normal(0, 0.05, (400, 3))
     before, after = np.array([0.5, 0.7, 0.9]), np.array([0.7, 0.7, 0.7])
-    low, high = gap_change_interval(
-        before, after, before + shared, after + shared + rng.normal(0, 0.005, (400, 3)), 0.95
-    )
+    low, high = gap_change_interval(before, after, before + shared, after + shared + rng.normal(0, 0.005, (400, 3)), 0.95)
     assert high < 0 and low <= -0.4
 
 

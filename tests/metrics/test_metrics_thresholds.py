@@ -10,9 +10,9 @@ from sklearn.metrics import roc_curve
 
 from biascxr.metrics import decide, false_positive_rate, fixed_fpr_threshold, true_positive_rate, youden_threshold
 
-drawn_rows = st.lists(
-    st.tuples(st.sampled_from([0.0, 0.0, 1.0, np.nan]), st.integers(0, 8)), min_size=1, max_size=40
-).map(lambda r: (np.array([y for y, _ in r]), np.array([s / 8 for _, s in r], np.float32)))
+drawn_rows = st.lists(st.tuples(st.sampled_from([0.0, 0.0, 1.0, np.nan]), st.integers(0, 8)), min_size=1, max_size=40).map(
+    lambda r: (np.array([y for y, _ in r]), np.array([s / 8 for _, s in r], np.float32))
+)
 
 
 @given(drawn_rows, st.floats(0, 1))

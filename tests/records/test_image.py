@@ -80,9 +80,9 @@ def test_what_is_no_image_is_refused_with_its_reason(tmp_path, data, reason):
 
 
 def test_a_missing_file_and_a_folder_are_refused(tmp_path):
-    with pytest.raises(ImageError, match="^missing file$"):
+    with pytest.raises(ImageError, match=r"^missing file$"):
         read_grey(tmp_path / "none.jpg")
-    with pytest.raises(ImageError, match="^unreadable file: Is a directory"):
+    with pytest.raises(ImageError, match=r"^unreadable file: Is a directory"):
         read_grey(tmp_path)
 
 
@@ -129,7 +129,7 @@ def test_a_damaged_png_is_refused(tmp_path, grey):
 def test_sixteen_bits_are_refused_rather_than_cut(tmp_path, grey):
     path = tmp_path / "a.png"
     Image.fromarray(grey.astype(np.uint16) * 200).save(path)
-    with pytest.raises(ImageError, match="^16 bits a pixel; expected 8$"):
+    with pytest.raises(ImageError, match=r"^16 bits a pixel; expected 8$"):
         read_grey(path)
 
 
@@ -140,7 +140,7 @@ def test_a_header_that_claims_a_monstrous_image_is_refused(tmp_path):
     header = struct.pack(">IIBBBBB", 100_000, 100_000, 8, 0, 0, 0, 0)
     path = tmp_path / "a.png"
     path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0")) + chunk(b"IEND", b""))
-    with pytest.raises(ImageError, match="^damaged png"):
+    with pytest.raises(ImageError, match=r"^damaged png"):
         read_grey(path)
 
 

@@ -54,7 +54,9 @@ class ClusterDownsample(Sampler):
             return plain_sample(np.arange(len(train)), ("fewer than two cells: nothing to balance",))
         target = int(np.median(counted))
         deviation = train.vectors.std(axis=0)
-        scale = np.where(deviation > 0, deviation, 1.0)
+        # A column whose deviation is lost in rounding is constant: scaling it up would cluster by rounding noise.
+        varies = deviation > 1e-6 * np.abs(train.vectors.mean(axis=0))
+        scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0)
         chosen = [np.flatnonzero(codes < 0)]
         n_cut = 0
         for cell in range(len(names)):
@@ -63,7 +65,7 @@ class ClusterDownsample(Sampler):
                 chosen.append(rows)
                 continue
             n_cut += 1
-            points = train.vectors[rows] / scale
+            points = train.vectors[rows] * scale
             k = min(self.settings.n_clusters, target)
             model = MiniBatchKMeans(k, random_state=int(rng.integers(2**31)), n_init=3).fit(points)
             distance = np.linalg.norm(points - model.cluster_centers_[model.labels_], axis=1)

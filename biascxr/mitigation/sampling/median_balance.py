@@ -21,7 +21,8 @@ class MedianBalanceSettings:
         bias_threshold: a cell is label-biased when its bias score is above this.
         far_share: share of a biased cell's rows, those farthest from the overall rates, that copies are drawn from first.
         max_copies: how often a row may occur at most; at MIMIC's marginals the plain rule would make 25 copies of a row.
-        min_cell: a cell with fewer rows is left as it is: a handful of patients copied many times is not a group.
+        min_cell: a cell with fewer rows is left as it is and takes no part in the median: a handful of patients copied
+            many times is not a group.
     """
 
     attributes: tuple[str, ...] = BALANCED_ATTRIBUTES
@@ -33,6 +34,8 @@ class MedianBalanceSettings:
     def __post_init__(self) -> None:
         if self.max_copies < 1 or self.min_cell < 1:
             raise InputError(f"max_copies and min_cell must be at least 1; got {self.max_copies} and {self.min_cell}.")
+        if not 0 <= self.far_share <= 1:
+            raise InputError(f"far_share must lie in [0, 1]; got {self.far_share}.")
 
 
 class MedianBalance(Sampler):
@@ -44,7 +47,7 @@ class MedianBalance(Sampler):
 
     Follows BiasCXR's code (github.com/aahmadnejad/BiasCXR). Differs: made on the training split only, after the split, so
     that no copy stands on both sides; a limit on copies; cells below `min_cell` and rows with an unknown attribute are
-    left as they are; masked labels are left out of the rates.
+    left as they are and out of the median; masked labels are left out of the rates.
     """
 
     name: ClassVar[str] = "median_balance"
@@ -52,9 +55,12 @@ class MedianBalance(Sampler):
 
     def _sample(self, train: SplitData, rng: np.random.Generator) -> Sample:
         codes, names = cell_codes(train.attributes, self.settings.attributes)
-        if len(names) < 2:
+        sizes = np.bincount(codes[codes >= 0], minlength=len(names))
+        counted = sizes[sizes >= self.settings.min_cell]
+        if len(counted) < 2:
             return plain_sample(np.arange(len(train)), ("fewer than two cells: nothing to balance",))
-        target = int(np.median(np.bincount(codes[codes >= 0])))
+        # Without the small cells: they stay as they are, and many of them would pull the others down to a handful of rows.
+        target = int(np.median(counted))
         overall = positive_rates(train.labels)
         distance = row_distances(train.labels, overall)
         chosen = [np.flatnonzero(codes < 0)]

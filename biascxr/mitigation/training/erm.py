@@ -36,6 +36,8 @@ class ErmSettings:
     def __post_init__(self) -> None:
         if min(self.batch_size, self.max_epochs, self.patience) < 1 or not 0 <= self.dropout < 1:
             raise InputError(f"erm needs batch_size, max_epochs, patience >= 1 and dropout in [0, 1); got {self}.")
+        if not self.learning_rate > 0 or not all(type(units) is int and units > 0 for units in self.hidden):
+            raise InputError(f"erm needs a learning_rate above 0 and whole numbers of hidden units above 0; got {self}.")
 
 
 class Erm(TrainingMethod):

@@ -1,0 +1,135 @@
+"""Embedding the records: the cohort's order, full batches, resumed by shard. A stand-in encoder keeps vectors plain."""
+
+import numpy as np
+import pytest
+
+from biascxr.config import SPLITS, RecordsConfig
+from biascxr.containers import EmbeddingSet
+from biascxr.embeddings import ENCODERS, Encoder, build_embeddings, find_encoder
+from biascxr.errors import InputError
+from biascxr.records import build_records, read_grey, standardise
+
+SIZE = 32
+
+
+class Moments(Encoder):
+    """Mean, deviation and first pixel of an image: a vector that says which image it is."""
+
+    name = "moments"
+    libraries = ("numpy",)
+    vector_length = 3
+
+    def __init__(self):
+        self.batches = []
+
+    def encode(self, images):
+        self.batches.append(len(images))
+        flat = images.reshape(len(images), -1).astype(np.float32)
+        return np.stack([flat.mean(1), flat.std(1), flat[:, 0]], axis=1)
+
+    def card(self):
+        return {"encoder": self.name, "vector_length": 3}
+
+
+@pytest.fixture
+def cohort(tiny_images, make_cohort):
+    """The splits take turns down the table, so that no shard holds neighbouring rows."""
+    files = sorted(f.name for f in tiny_images.iterdir())
+    return make_cohort([f.split(".")[0] for f in files], files, tiny_images, split=[SPLITS[i % 4] for i in range(40)])
+
+
+@pytest.fixture
+def records(cohort, tmp_path):
+    (cohort.images_root / "image_007.jpg").write_bytes(b"")
+    folder = tmp_path / "records"
+    folder.mkdir()
+    build_records(cohort, RecordsConfig(image_size=SIZE, rows_per_shard=4), folder, n_workers=1)
+    return folder
+
+
+def expected(cohort, image_ids):
+    rows = cohort.table.set_index("image_id").loc[list(image_ids)]
+    images = np.stack([standardise(read_grey(cohort.images_root / p), size=SIZE, equalize=True) for p in rows["path"]])
+    return Moments().encode(images)
+
+
+def build(cohort, records, tmp_path, name="embeddings", batch=3, encoder=None):
+    folder = tmp_path / name
+    folder.mkdir(exist_ok=True)
+    return folder, build_embeddings(cohort, records, folder, encoder or Moments(), batch=batch)
+
+
+def test_vectors_stand_in_the_cohorts_order_without_the_rejected(cohort, records, tmp_path):
+    _, embeddings = build(cohort, records, tmp_path)
+    assert embeddings.image_id.tolist() == [i for i in cohort.table["image_id"] if i != "image_007"]
+    assert (embeddings.view_id == 0).all()
+    np.testing.assert_array_equal(embeddings.vectors, expected(cohort, embeddings.image_id))
+
+
+def test_order_follows_the_cohort_not_the_records(cohort, records, tmp_path):
+    turned = cohort.rows(cohort.table["image_id"].to_numpy()[::-1])
+    _, embeddings = build(turned, records, tmp_path)
+    assert embeddings.image_id.tolist() == [i for i in turned.table["image_id"] if i != "image_007"]
+    np.testing.assert_array_equal(embeddings.vectors, expected(cohort, embeddings.image_id))
+
+
+@pytest.mark.parametrize("batch", [1, 3, 4, 16])
+def test_batches_are_always_full(cohort, records, tmp_path, batch):
+    encoder = Moments()
+    _, embeddings = build(cohort, records, tmp_path, batch=batch, encoder=encoder)
+    assert set(encoder.batches) == {batch}
+    np.testing.assert_array_equal(embeddings.vectors, expected(cohort, embeddings.image_id))
+
+
+def test_the_store_is_loaded_as_it_was_made_and_nothing_else_is_left(cohort, records, tmp_path):
+    folder, embeddings = build(cohort, records, tmp_path)
+    embeddings.save(folder)
+    again = EmbeddingSet.load(folder)
+    np.testing.assert_array_equal(again.vectors, embeddings.vectors)
+    assert isinstance(again.vectors, np.memmap)
+    assert again.image_id.tolist() == embeddings.image_id.tolist()
+    assert again.card == embeddings.card
+    assert sorted(f.name for f in folder.iterdir()) == ["card.json", "index.parquet", "vectors.npy"]
+
+
+def test_an_interrupted_build_goes_on_from_its_finished_shards(cohort, records, tmp_path):
+    class Stops(Moments):
+        def encode(self, images):
+            if len(self.batches) == 5:
+                raise KeyboardInterrupt
+            return super().encode(images)
+
+    with pytest.raises(KeyboardInterrupt):
+        build(cohort, records, tmp_path, batch=4, encoder=Stops())
+    assert not (tmp_path / "embeddings" / "vectors.npy").exists()
+    encoder = Moments()
+    _, embeddings = build(cohort, records, tmp_path, batch=4, encoder=encoder)
+    _, whole = build(cohort, records, tmp_path, name="whole", batch=4)
+    assert len(encoder.batches) == 12 - 5  # twelve shards of at most four images
+    assert (tmp_path / "embeddings" / "vectors.npy").read_bytes() == (tmp_path / "whole" / "vectors.npy").read_bytes()
+    np.testing.assert_array_equal(embeddings.vectors, whole.vectors)
+
+
+def test_a_shard_without_images_gives_no_vectors(cohort, tmp_path):
+    for path in cohort.table["path"][cohort.split_rows("validation")]:
+        (cohort.images_root / path).unlink()
+    records = tmp_path / "records"
+    records.mkdir()
+    build_records(cohort, RecordsConfig(image_size=SIZE), records, n_workers=1)
+    _, embeddings = build(cohort, records, tmp_path)
+    kept = cohort.table["image_id"][cohort.table["split"] != "validation"]
+    assert embeddings.image_id.tolist() == kept.tolist()
+    np.testing.assert_array_equal(embeddings.vectors, expected(cohort, kept))
+
+
+@pytest.mark.parametrize("name", ENCODERS)
+def test_every_encoder_of_the_table_is_there(name):
+    encoder = find_encoder(name, "mine.keras" if name == "keras_file" else "random")
+    assert issubclass(encoder, Encoder)
+    assert encoder.name == name
+    assert encoder.libraries
+
+
+def test_a_misspelt_encoder_gets_the_nearest_one():
+    with pytest.raises(InputError, match=r"Unknown encoder 'densenet'.* Did you mean 'densenet121'"):
+        find_encoder("densenet", "random")

@@ -1,0 +1,105 @@
+"""A recipe is names joined by +; settings are METHOD.NAME=VALUE."""
+
+from __future__ import annotations
+
+import pytest
+
+from biascxr.config import MitigationConfig
+from biascxr.errors import InputError
+from biascxr.mitigation import SLOTS, parse_recipes
+
+
+def test_names_may_stand_in_any_order():
+    _, one = parse_recipes("median_balance+standardize+erm+group_youden")
+    _, other = parse_recipes("group_youden + erm + standardize + median_balance")
+    assert one.parts == other.parts
+    assert one.parts == {
+        "sampling": ("median_balance",),
+        "representation": ("standardize",),
+        "training": ("erm",),
+        "decision": ("group_youden",),
+    }
+    assert other.name == "group_youden+erm+standardize+median_balance"
+
+
+def test_erm_is_always_there_and_always_first():
+    assert [r.name for r in parse_recipes("standardize+erm")] == ["erm", "standardize+erm"]
+    assert [r.name for r in parse_recipes("standardize+erm, erm")] == ["erm", "standardize+erm"]
+    assert [r.name for r in parse_recipes("")] == ["erm"]
+
+
+def test_what_a_recipe_does_not_name_is_as_in_erm():
+    erm, sampled = parse_recipes("median_balance")
+    plain = {"sampling": ["none"], "representation": ["none"], "training": ["erm"], "decision": ["fixed_fpr"]}
+    assert {slot: [m.name for m in erm.members(slot)] for slot in SLOTS} == plain
+    assert {slot: [m.name for m in sampled.members(slot)] for slot in SLOTS} == plain | {"sampling": ["median_balance"]}
+    assert [m.name for m in parse_recipes("none+erm+threshold_0.5")[1].members("decision")] == ["threshold_0.5"]
+
+
+def test_the_default_recipes_can_be_read():
+    assert len(parse_recipes(MitigationConfig().recipes)) == 5
+
+
+def test_members_are_new_each_time():
+    (erm,) = parse_recipes("erm")
+    assert erm.members("training")[0] is not erm.members("training")[0]
+
+
+def test_representations_keep_their_order_and_may_be_several():
+    assert parse_recipes("standardize+erm+standardize")[1].parts["representation"] == ("standardize", "standardize")
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("median_balanse+erm", r"Unknown recipe part 'median_balanse'\. Did you mean 'median_balance'\? Known: .*youden"),
+        ("erm+erm", "names erm and erm: the training slot takes one method"),
+        ("median_balance+cluster_downsample", "the sampling slot takes one method"),
+        ("youden+fixed_fpr", "names youden and fixed_fpr: the decision slot takes one method"),
+        ("standardize, standardize", "Recipe 'standardize' is listed twice"),
+        ("erm++standardize", "Unknown recipe part ''"),
+    ],
+)
+def test_a_recipe_that_cannot_be_read_says_why(text, message):
+    with pytest.raises(InputError, match=message):
+        parse_recipes(text)
+
+
+def test_settings_reach_the_methods_they_name_and_no_others():
+    settings = (
+        "erm.batch_size=16", "erm.learning_rate=1e-4", "erm.hidden=[32, 16]", "median_balance.max_copies=3",
+        "fixed_fpr.fpr=0.1", "cluster_downsample.attributes=[race]", "erm.dropout=0",
+    )  # fmt: skip
+    erm, balanced = parse_recipes("erm, median_balance", settings)
+    chosen = erm.members("training")[0].settings
+    assert (chosen.batch_size, chosen.learning_rate, chosen.hidden, chosen.dropout) == (16, 1e-4, (32, 16), 0.0)
+    assert chosen.patience == 15
+    assert balanced.members("sampling")[0].settings.max_copies == 3
+    assert balanced.members("decision")[0].settings.fpr == 0.1
+    assert balanced.describe()["sampling"][0]["settings"]["max_copies"] == 3
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ("threshold_0.5.x=1", r"threshold_0.5 has no settings; got threshold_0.5.x"),
+        ("none.x=1", "Unknown method in --settings 'none'"),
+        ("erm.batchsize=16", r"Unknown setting of erm 'batchsize'\. Did you mean 'batch_size'\?"),
+        ("ermm.batch_size=16", r"Unknown method in --settings 'ermm'\. Did you mean 'erm'\?"),
+        ("erm.batch_size", "takes METHOD.NAME=VALUE"),
+        ("batch_size=16", "takes METHOD.NAME=VALUE"),
+        ("erm.batch_size=many", "erm.batch_size must be int, like its default 512; got 'many'"),
+        ("erm.batch_size=true", "erm.batch_size must be int"),
+        ("erm.batch_size=1.5", "erm.batch_size must be int"),
+        ("erm.learning_rate=fast", "erm.learning_rate must be float"),
+        ("erm.learning_rate=-1", "learning_rate above 0"),
+        ("erm.hidden=32", "erm.hidden must be tuple"),
+        ("erm.hidden=[a, b]", "whole numbers of hidden units"),
+        ("erm.hidden=[1", "the value cannot be read"),
+        ("erm.dropout=1.0", r"dropout in \[0, 1\)"),
+        ("median_balance.max_copies=0", "max_copies and min_cell must be at least 1"),
+    ],
+)
+def test_a_setting_that_cannot_be_used_says_why(setting, message):
+    with pytest.raises(InputError, match=message):
+        parse_recipes("erm", (setting,))

@@ -1,0 +1,114 @@
+"""The answer in words: numbers with their intervals, names for people, and what was not measured is said."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from biascxr.report.style import file_name, recipe_colours
+from biascxr.report.summary import (
+    interval,
+    leakage_sentence,
+    performance_sentence,
+    planted_sentence,
+    readable,
+    remedy_sentence,
+    unfairness_sentences,
+)
+from biascxr.report.tradeoff import tradeoff_table
+
+
+@pytest.mark.parametrize(
+    ("values", "sign", "text"),
+    [
+        ((0.81234, 0.78, 0.84), False, "0.812 (0.780 to 0.840)"),
+        ((-0.05, -0.1, 0.0), True, "-0.050 (-0.100 to +0.000)"),
+        ((np.nan, np.nan, np.nan), False, "–"),
+        ((0.5, np.nan, np.nan), False, "0.500"),
+    ],
+)
+def test_a_number_is_written_with_its_interval(values, sign, text):
+    assert interval(*values, sign=sign) == text
+
+
+def test_race_and_sex_are_recorded_and_an_age_group_is_not():
+    assert [readable(a) for a in ("race", "sex", "age_group")] == ["recorded race", "recorded sex", "age group"]
+
+
+def test_performance_is_said_with_findings_and_patients(report_inputs):
+    sentence = performance_sentence(report_inputs)
+    metrics = report_inputs.audit.metrics
+    row = metrics.query("recipe == 'erm' and label == 'macro' and attribute == 'overall' and metric == 'AUROC'").iloc[0]
+    assert (
+        f"{row['value']:.3f} (" in sentence
+        and "over 2 findings" in sentence
+        and f"{row['n_patients']} test patients" in sentence
+    )
+
+
+def with_metrics(inputs, change):
+    metrics = inputs.audit.metrics.copy()
+    change(metrics)
+    return replace(inputs, audit=replace(inputs.audit, metrics=metrics))
+
+
+def test_a_difference_off_zero_is_named_and_one_that_holds_zero_is_not(report_inputs):
+    def plant(metrics):
+        metrics[["difference_low", "difference_high"]] = [-0.5, 0.5]
+        chosen = (metrics["group"] == "BLACK") & (metrics["label"] == "macro") & (metrics["metric"] == "TPR")
+        metrics.loc[chosen, ["difference", "difference_low", "difference_high"]] = [-0.2, -0.3, -0.1]
+
+    sex, race = unfairness_sentences(with_metrics(report_inputs, plant))
+    assert "not proof of equality" in sex
+    assert race == "By recorded race, these differ from everyone else: BLACK: macro TPR -0.200 (-0.300 to -0.100)."
+
+
+def test_a_group_of_fewer_than_ten_patients_is_not_spoken_of(report_inputs):
+    def plant(metrics):
+        metrics.loc[metrics["group"] == "ASIAN", ["difference", "difference_low", "difference_high"]] = [-0.4, -0.5, -0.3]
+
+    assert not any("ASIAN" in s for s in unfairness_sentences(with_metrics(report_inputs, plant)))
+
+
+def test_a_remedy_without_evidence_is_not_praised(report_inputs):
+    comparisons = report_inputs.audit.comparisons.assign(verdict="not enough evidence")
+    inputs = replace(report_inputs, audit=replace(report_inputs.audit, comparisons=comparisons))
+    assert remedy_sentence(inputs).startswith("None of the 1 remedies narrows a gap")
+
+
+def test_a_remedy_that_helps_is_said_with_its_cost(report_inputs):
+    table = report_inputs.audit.comparisons.copy()
+    gap = (table["group"] == "gap") & (table["label"] == "macro") & (table["metric"] == "TPR") & (table["attribute"] == "sex")
+    table.loc[gap, ["change", "low", "high", "verdict"]] = [-0.1, -0.15, -0.05, "better"]
+    inputs = replace(report_inputs, audit=replace(report_inputs.audit, comparisons=table))
+    sentence = remedy_sentence(inputs)
+    assert "median_balance+erm narrows the TPR gap by recorded sex by 0.100 (0.050 to 0.150), with macro AUROC" in sentence
+
+
+def test_leakage_is_readable_only_above_the_shuffled_control(report_inputs):
+    leakage = report_inputs.leakage.copy()
+    is_sex = leakage["attribute"] == "sex"
+    leakage.loc[is_sex & ~leakage["is_control"], ["auroc", "low", "high"]] = [0.8, 0.7, 0.9]
+    leakage.loc[is_sex & leakage["is_control"], ["auroc", "low", "high"]] = [0.5, 0.4, 0.6]
+    assert "Recorded sex can be read from the vectors" in leakage_sentence(replace(report_inputs, leakage=leakage))
+    leakage.loc[is_sex & ~leakage["is_control"], "low"] = 0.59
+    assert "Recorded sex was not shown to be readable" in leakage_sentence(replace(report_inputs, leakage=leakage))
+
+
+def test_nothing_is_said_of_planted_bias_in_real_data(report_inputs):
+    assert planted_sentence(report_inputs) is None
+
+
+def test_the_tradeoff_has_one_point_per_recipe_with_both_intervals(report_inputs):
+    table = tradeoff_table(report_inputs.audit.metrics, report_inputs.audit.gaps, "sex", "TPR")
+    assert table["recipe"].tolist() == ["erm", "median_balance+erm"]
+    assert (table["low_auroc"] <= table["value"]).all() and (table["value"] <= table["high_auroc"]).all()
+    assert (table["low_gap"] <= table["gap"]).all() and (table["gap"] <= table["high_gap"]).all()
+
+
+def test_recipes_have_colours_of_their_own_and_file_names_no_slashes():
+    colours = recipe_colours(["erm", "a", "b", "c"])
+    assert len(set(colours.values())) == 4
+    assert file_name("Pleural Other/new + x") == "Pleural_Other_new_+_x"
