@@ -7,6 +7,7 @@ import logging
 
 import numpy as np
 import pandas as pd
+from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
 from biascxr.config import AuditConfig, LeakageConfig
@@ -19,6 +20,9 @@ logger = logging.getLogger("biascxr")
 
 PROBES = {"knn": "biascxr.leakage.knn:Knn", "logistic": "biascxr.leakage.logistic:Logistic"}
 MACRO = "macro"
+# Below so many numbers (rows x columns) BLAS threads wait for each other longer than they work: on the demo's vectors and
+# two busy cores, one thread took 2.5 s where two took 26 s.
+SMALL_PROBLEM = 20_000_000
 
 
 def find_probe(name: str) -> Probe:
@@ -56,7 +60,9 @@ def measure_leakage(
     vectors = {"train": (train - mean) * scale}
     vectors["test"] = (np.asarray(embeddings.vectors[rows["test"]], np.float32) - mean) * scale
     tables = []
-    with tqdm(total=len(cohort.attributes) * len(probes), desc="leakage", unit="probe") as bar:
+    threads = 1 if train.size < SMALL_PROBLEM else None
+    bar = tqdm(total=len(cohort.attributes) * len(probes), desc="leakage", unit="probe")
+    with threadpool_limits(limits=threads, user_api="blas"), bar:
         for attribute in cohort.attributes:
             for probe in probes:
                 tables.append(_probe_attribute(cohort, rows, vectors, attribute, probe, config, audit, seed))

@@ -23,7 +23,7 @@ def make_split(split: str = "train", *, n: int = 60, d: int = 16, n_labels: int 
     vectors[:, 0] += 3 * np.nan_to_num(labels[:, 0])
     columns = {
         "sex": rng.choice(["F", "M", "unknown"], n, p=[0.5, 0.4, 0.1]),
-        "race": rng.choice(["A", "B"], n, p=[0.8, 0.2]),
+        "race": rng.choice(["A", "B", "unknown"], n, p=[0.6, 0.2, 0.2]),
     }
     return SplitData(
         split=split,

@@ -79,6 +79,8 @@ class TestGroupYouden:
     def test_the_unknown_get_the_threshold_for_all(self, calibration):
         data, scores = calibration
         rule = GroupYouden(GroupYoudenSettings(attribute="sex")).fit(data, scores)
+        assert (data.attributes["sex"] == "unknown").sum() >= 30
+        assert "unknown" not in set(rule.thresholds.table["group"])
         everyone = rule.thresholds.table.query("label == 'finding 0' and group == 'all'")["threshold"].item()
         unknown = (data.attributes["sex"] == "unknown").to_numpy()
         decisions = rule.decide(scores, data.attributes, data.label_names)
