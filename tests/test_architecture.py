@@ -105,3 +105,11 @@ def test_names_and_audits_cost_no_tensorflow(statement):
 def test_the_command_line_and_the_configuration_load_no_pandas():
     check = "import biascxr.cli, biascxr.config, sys; sys.exit('pandas' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", check]).returncode == 0
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_nothing_is_unpickled(path):
+    assert not {name.split(".")[0] for name in imported(path)} & {"pickle", "joblib", "dill", "cloudpickle", "shelve"}
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "safe_mode"):
+            assert isinstance(node.value, ast.Constant) and node.value.value == (node.arg == "safe_mode"), f"{path}: {node.arg}"

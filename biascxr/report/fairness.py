@@ -40,7 +40,10 @@ def plot_group_errors(metrics: pd.DataFrame, label_names: tuple[str, ...], attri
                     x = np.arange(len(groups)) + (r - (len(recipes) - 1) / 2) * width
                     axis.bar(x, value, width * 0.92, color=colours[recipe], alpha=0.85, label=recipe)
                     axis.vlines(x, low, high, color=QUIET, lw=0.9)
-                axis.set_xticks(range(len(groups)), [g if len(g) < 14 else g[:12] + "…" for g in groups], fontsize=8)
+                n_class = by_cell.loc[(attribute, label, metric, recipes[0])].set_index("group")["n_class_patients"]
+                for x in np.flatnonzero(n_class.reindex(groups).to_numpy() < MIN_CELL):
+                    axis.text(x, 0.03, f"under {MIN_CELL}\npatients", ha="center", fontsize=6.5, color=QUIET)
+                axis.set_xticks(range(len(groups)), [g.replace("/", "/\n") for g in groups], fontsize=7)
                 axis.set_title(metric)
                 axis.grid(axis="x", visible=False)
             axes[0].set_ylim(0, 1)

@@ -48,9 +48,8 @@ def build_report(inputs: ReportInputs, folder: Path) -> None:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("biascxr", "report"), autoescape=True, trim_blocks=True, lstrip_blocks=True
     )
-    environment.filters["interval"] = lambda row, key="value", low="low", high="high", sign=False: summary.interval(
-        row[key], row[low], row[high], sign=sign
-    )
+    # In narrow columns an interval goes under its value, never apart in the middle.
+    environment.filters["unbroken"] = lambda text: text.replace(" to ", "\u00a0to\u00a0")
     context = page_context(inputs) | {"figures": {k: _data_uri(p) for k, p in figures.items() if p}}
     for template, name in (("report.html.j2", "report.html"), ("model_card.md.j2", "model_card.md")):
         (folder / name).write_text(environment.get_template(template).render(context), encoding="utf-8")

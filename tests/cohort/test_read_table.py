@@ -41,21 +41,13 @@ def test_gzip_is_read_as_the_plain_table(tmp_path):
     pd.testing.assert_frame_equal(read_table(packed), read_table(plain))
 
 
-def damaged_gzip():
-    data = bytearray(gzip.compress(b"".join(b"%d,%d\n" % (i, i * 7919 % 104729) for i in range(5000))))
-    middle = len(data) // 2
-    data[middle] ^= 255
-    data[middle + 1] ^= 255
-    return bytes(data)
-
-
 @pytest.mark.parametrize(
     ("name", "data"),
     [
         ("empty.csv", b""),
         ("blank.csv", b"\n\n"),
         ("truncated.csv.gz", gzip.compress(b"a,b\n" + b"1,2\n" * 5000)[:-20]),
-        ("damaged.csv.gz", damaged_gzip()),
+        ("damaged.csv.gz", gzip.compress(b"a,b\n1,2\n")[:10] + b"\xff" * 40),
         ("not_gzip.csv.gz", b"a,b\n1,2\n"),
         ("gzip_named.csv", gzip.compress(b"a,b\n1,2\n")),
         ("latin1.csv", "a,b\né,2\n".encode("latin-1")),
