@@ -189,7 +189,7 @@ def format_summary(summary: FileSummary) -> str:
     table = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
     lines = [
         f"{summary.path}",
-        f"  {summary.n_records:,} records, {summary.n_bytes:,} bytes, every CRC correct",
+        f"  {summary.n_records:,} record{'' if summary.n_records == 1 else 's'}, {summary.n_bytes:,} bytes, every CRC correct",
         f"  schema: {summary.form}",
         *(f"  {line}" for line in table),
     ]

@@ -133,7 +133,12 @@ def cohort(run: Run) -> None:
     run.stages["cohort"] = run.folder.stage(
         "cohort",
         build,
-        inputs={"csv": file_digest(config.csv_path), "images_root": str(images_root)},
+        inputs={
+            "csv": file_digest(config.csv_path),
+            "images_root": str(images_root),
+            # The NIH layout looks for its images in the archives' folders: unpacking them later changes the paths.
+            "image_folders": sorted(p.name for p in images_root.glob("images*") if p.is_dir()),
+        },
         settings=to_dict(config.cohort) | {"seed": config.seed},
         code=("cohort", "containers"),
         libraries=TABLE_LIBRARIES,
@@ -201,7 +206,7 @@ def embeddings(run: Run) -> None:
         "embeddings",
         build,
         inputs=run.inputs_of("cohort", "records")
-        | {"weights": file_digest(weights_file) if weights_file.is_file() else config.weights},
+        | {p.name: file_digest(p) for p in (weights_file, weights_file.with_suffix(".card.json")) if p.is_file()},
         settings=to_dict(config) | {"seed": run.config.seed if config.weights == "random" else None},
         code=("embeddings", "containers"),
         libraries=encoder_class.libraries,

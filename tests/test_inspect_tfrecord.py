@@ -74,7 +74,7 @@ def test_a_cxr_foundation_file(tmp_path, capsys):
     path = write(tmp_path / "a.tfrecord", foundation(1))
     assert main([str(path)]) == 0
     answer = capsys.readouterr().out
-    assert "1 records" in answer
+    assert "1 record" in answer
     assert "schema: CXR Foundation vectors" in answer
     assert "[1376]" in answer
     assert "'gs://bucket/1.dcm'" in answer

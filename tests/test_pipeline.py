@@ -194,3 +194,16 @@ def test_four_bad_files_among_the_nih_images_harm_nothing_else(nih_folder, tmp_p
     assert reasons[text.stem].startswith("not an image")
     assert len(whole) == 1049
     assert harmed == {image_id: data for image_id, data in whole.items() if image_id not in reasons}
+
+
+def test_images_unpacked_after_a_first_run_are_found_by_the_second(nih_folder, tmp_path):
+    table = tmp_path / "Data_Entry.csv"
+    table.write_text("".join((nih_folder / "Data_Entry_subset.csv").read_text().splitlines(keepends=True)[:121]))
+    config = parse_flags(["--csv_path", str(table), "--output_dir", str(tmp_path / "run")])
+    with pytest.raises(InputError, match=r"120 of 120 files \(100\.0%\) cannot be used"):
+        run(config, until="records")
+    (tmp_path / "images_001" / "images").mkdir(parents=True)
+    for name in pd.read_csv(table, index_col=False)["Image Index"]:
+        shutil.copy(nih_folder / "images" / name, tmp_path / "images_001" / "images")
+    run(config, until="records")
+    assert read_rejected(tmp_path / "run" / "02_records") == []

@@ -31,6 +31,7 @@ class KerasFile(Encoder):
         self._path = Path(config.weights)
         self._batch = config.inference_batch
         self._model = _load(self._path, (image_size, image_size))
+        self._stated = _read_card(self._path.with_suffix(".card.json"))
 
     @property
     def vector_length(self) -> int:
@@ -41,8 +42,6 @@ class KerasFile(Encoder):
         return np.asarray(self._model.predict_on_batch(batch), np.float32)
 
     def card(self) -> dict:
-        beside = self._path.with_suffix(".card.json")
-        stated = json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {}
         return {
             "encoder": self.name,
             "weights": self._path.name,
@@ -50,8 +49,20 @@ class KerasFile(Encoder):
             "vector_length": self.vector_length,
             "fingerprint": weights_fingerprint(self._model, self._batch),
             "is_trained": True,
-            "trained_on": stated.get("trained_on", "not stated by the weights file"),
+            "trained_on": self._stated.get("trained_on", "not stated by the weights file"),
         }
+
+
+def _read_card(path: Path) -> dict:
+    if not path.is_file():
+        return {}
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise InputError(f"{path}, the card beside --weights, is not valid JSON: {error}") from error
+    if not isinstance(card, dict):
+        raise InputError(f"{path}, the card beside --weights, must hold a JSON object; got a {type(card).__name__}.")
+    return card
 
 
 def _load(path: Path, shape: tuple[int, int]):

@@ -54,6 +54,7 @@ def test_gzip_is_read_as_the_plain_table(tmp_path):
         ("open_quote.csv", b'a,b\n"1,2\n3,4\n'),
         ("ragged.csv", b"a,b\n1,2\n3,4,5\n"),
     ],
+    ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_not_a_table_is_named(tmp_path, name, data):
     with pytest.raises(InputError, match=rf"--csv_path .*{name} cannot be read as a CSV table: .+"):
