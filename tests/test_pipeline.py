@@ -134,6 +134,19 @@ class TestPrecomputedVectors:
         assert not set(predictions.table["patient_id"]) & set(fitted)
 
 
+def test_a_table_with_one_group_only_runs_all_default_recipes_to_a_report_that_says_so(vector_table, tmp_path):
+    table = pd.read_csv(vector_table, dtype=str).drop(columns=["anchor_age", "gender"]).assign(race="WHITE")
+    table.to_csv(vector_table.parent / "one_group.csv", index=False)
+    flags = ["--csv_path", str(vector_table.parent / "one_group.csv"), "--output_dir", str(tmp_path)]
+    assert run_command([*flags, *QUICK]) == 0
+    assert "race: fewer than two known groups (WHITE); not audited." in (tmp_path / "run.log").read_text()
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "No attribute has two known groups, so groups cannot be compared." in page
+    assert "leakage was not measured" in page
+    thresholds = pd.read_csv(tmp_path / "04_mitigation" / "erm+group_youden" / "thresholds.csv")
+    assert thresholds["note"].str.startswith("no attribute has two known groups").all()
+
+
 class TestBadInput:
     @pytest.mark.parametrize(
         ("flags", "message"),

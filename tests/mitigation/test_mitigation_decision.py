@@ -108,8 +108,18 @@ class TestGroupYouden:
         data, scores = calibration
         with pytest.raises(InputError, match=r"group_youden.attribute='ethnicity' is not an attribute.*\['sex', 'race'\]"):
             GroupYouden(GroupYoudenSettings(attribute="ethnicity")).fit(data, scores)
-        with pytest.raises(InputError, match="has none with two known groups"):
-            GroupYouden().fit(replace(data, attributes=pd.DataFrame(index=range(400))), scores)
+
+    def test_without_any_attribute_it_is_youden_and_says_so(self, calibration):
+        data, scores = calibration
+        no_groups = replace(data, attributes=pd.DataFrame(index=range(len(data))))
+        grouped, plain = GroupYouden().fit(no_groups, scores), Youden().fit(no_groups, scores)
+        assert grouped.thresholds.table["threshold"].equals(plain.thresholds.table["threshold"])
+        fitted = grouped.thresholds.table.dropna(subset="threshold")  # the others say that a class is missing
+        assert len(fitted) == 2
+        assert (fitted["note"] == "no attribute has two known groups: one threshold for all").all()
+        names = data.label_names
+        decided = [rule.decide(scores, no_groups.attributes, names) for rule in (grouped, plain)]
+        assert np.array_equal(*decided, equal_nan=True)
 
 
 def test_a_target_outside_0_and_1_is_refused():

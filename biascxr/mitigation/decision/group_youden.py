@@ -30,6 +30,8 @@ class GroupYoudenSettings:
 class GroupYouden(DecisionRule):
     """A threshold per label and group where calibration has enough positives, otherwise the one for all.
 
+    Without an attribute that has two known groups it is the same as `youden`, and the thresholds' notes say so.
+
     Follows FairREAD's subgroup thresholds (Gao et al., arXiv 2412.16373). Differs: fitted on the calibration split, not
     on training scores, and for one attribute's groups, not their crossings, which have too few positives here.
     """
@@ -37,18 +39,21 @@ class GroupYouden(DecisionRule):
     name: ClassVar[str] = "group_youden"
     Settings: ClassVar[type] = GroupYoudenSettings
 
-    def _attribute(self, available: list[str]) -> str:
+    def _attribute(self, available: list[str]) -> str | None:
         wanted = self.settings.attribute
         if wanted and wanted not in available:
             raise InputError(f"group_youden.attribute={wanted!r} is not an attribute of this cohort: {available}.")
         if not available:
-            raise InputError("group_youden needs an attribute, and this cohort has none with two known groups.")
+            return None
         return wanted or ("race" if "race" in available else available[0])
 
     def _fit_label(self, calibration: SplitData, index: int, score: np.ndarray) -> list[dict]:
         y_true = calibration.labels[:, index]
         name = self._attribute(list(calibration.attributes))
         overall = youden_threshold(y_true, score)
+        if name is None:
+            # A default recipe must not end a run on a cohort without groups: it is `youden` there, and says so.
+            return [row_for_all(overall, y_true, "no attribute has two known groups: one threshold for all")]
         rows = [row_for_all(overall, y_true)]
         for group in sorted(set(calibration.attributes[name]) - {UNKNOWN}):
             in_group = (calibration.attributes[name] == group).to_numpy()
