@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import tyro
@@ -17,9 +17,10 @@ import tyro
 from biascxr.config import EmbeddingsConfig, MitigationConfig, RunConfig, yaml_to_flags
 from biascxr.errors import InputError
 from biascxr.run_folder import PACKAGE, STAGES
+from biascxr.verb_config import PowerConfig, SelectConfig, StandaloneConfig
 
 STAGE_VERBS = tuple(name for name in STAGES if name != "phantom")
-VERBS = ("run", *STAGE_VERBS, "inspect", "phantom")
+VERBS = ("run", *STAGE_VERBS, "select", "power", "inspect", "phantom")
 
 # What --demo sets where the user does not: no network, so the small encoder that comes with the package (trained on other
 # made-up films); a small cohort, so small batches.
@@ -97,15 +98,13 @@ def log_to_console() -> None:
     logger.addHandler(handler)
 
 
-def phantom_command(arguments: Sequence[str]) -> int:
-    """Writes a made-up cohort: `biascxr phantom OUTPUT_DIR [flags]`."""
-    from biascxr.phantom.command import write_phantom
-
+def helper_command(function: Callable, arguments: Sequence[str], verb: str) -> int:
+    """Runs a helper whose flags are its parameters, or those of its one dataclass; returns the exit status."""
     log_to_console()
     try:
         tyro.cli(
-            write_phantom,
-            prog="biascxr phantom",
+            function,
+            prog=f"biascxr {verb}",
             args=list(arguments),
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
@@ -113,7 +112,70 @@ def phantom_command(arguments: Sequence[str]) -> int:
     except InputError as error:
         logging.getLogger("biascxr").error("%s", error)
         return 2
+    except KeyboardInterrupt:
+        logging.getLogger("biascxr").error("stopped; nothing was written")
+        return 130
     return 0
+
+
+def audit_predictions(config: StandaloneConfig) -> None:
+    """Audits anybody's table of predictions: tables as CSV, figures and report.html. Nothing is trained.
+
+    (With --csv_path or --demo in place of --predictions this verb is the run up to its audit stage.)
+    """
+    from biascxr.audit.standalone import audit_files
+    from biascxr.report import write_audit
+
+    write_audit(audit_files(config), config)
+
+
+def select_model(config: SelectConfig) -> None:
+    """Chooses among many candidate models by every rule there is; nothing is trained."""
+    from biascxr.audit.commands import select_files
+
+    made, elsewhere = select_files(config)
+    folder = config.output_dir or Path("output") / f"select_{config.predictions[0].name.split('.')[0]}"
+    folder.mkdir(parents=True, exist_ok=True)
+    tables = {"candidates": made.candidates, "chosen": made.chosen}
+    if elsewhere is not None:
+        tables["regret_on_test"] = elsewhere
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    say = logging.getLogger("biascxr").info
+    say("%s", made.chosen.drop(columns="attribute").to_string(index=False, float_format="%.4f", na_rep="-"))
+    say("regret of each candidate under each rule:")
+    regrets = made.candidates[["candidate", *(c for c in made.candidates if c.startswith("regret_"))]]
+    say("%s", regrets.to_string(index=False, float_format="%.4f", na_rep="-"))
+    if elsewhere is None:
+        say("Chosen on all rows: without validation and test rows in a split column, what the choice is worth is not known.")
+    else:
+        columns = ["rule", "candidate", "best_candidate", "regret"]
+        say("chosen on validation, regret on test:")
+        say("%s", elsewhere[columns].to_string(index=False, float_format="%.4f", na_rep="-"))
+    say("tables: %s", folder)
+
+
+def plan_power(config: PowerConfig) -> None:
+    """The smallest gap that could be seen with these groups, before anyone trains anything."""
+    from biascxr.audit.commands import power_of_config
+
+    table = power_of_config(config)
+    if config.output is not None:
+        config.output.parent.mkdir(parents=True, exist_ok=True)
+        table.to_csv(config.output, index=False)
+    hidden = [c for c in table if c.startswith("design_effect") or c in ("images_per_patient", "n_tests")]
+    shown = table.drop(columns=hidden + (["note"] if not table["note"].any() else []))
+    names = {
+        c: c.replace("detectable_", "").replace("_adjusted", "*").replace("_patients", "").replace("_", " ") for c in shown
+    }
+    say = logging.getLogger("biascxr").info
+    say("patients of each group, and its smallest difference from everyone else that is seen with power %g", config.power)
+    say("(* at the level of %d tests):", table["n_tests"].iloc[0])
+    say("%s", shown.rename(columns=names).to_string(index=False, float_format="%.3f", na_rep="-"))
+
+
+def _is_pipeline(arguments: Sequence[str]) -> bool:
+    return any(a.split("=")[0] in ("--csv_path", "--demo", "--config") for a in arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -126,6 +188,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "  run         the whole run, as python main.py does\n"
             f"  {', '.join(STAGE_VERBS)}\n"
             "              the run up to and including that stage\n"
+            "  audit       with --predictions: the audit alone, of anybody's table of predictions\n"
+            "  select      which of many candidate models to take, by every rule\n"
+            "  power       which gap could be seen with these groups, before training\n"
             "  inspect     what is in these TFRecord files?\n"
             "  phantom     write a made-up cohort with one planted bias\n\n"
             "biascxr VERB --help shows the flags of a verb."
@@ -136,7 +201,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         return inspect(rest)
     if verb == "phantom":
-        return phantom_command(rest)
+        from biascxr.phantom.command import write_phantom
+
+        return helper_command(write_phantom, rest, verb)
+    if verb in ("select", "power") or (verb == "audit" and not _is_pipeline(rest)):
+        return helper_command({"audit": audit_predictions, "select": select_model, "power": plan_power}[verb], rest, verb)
     if verb == "run" or verb in STAGE_VERBS:
         return run_command(rest, until="report" if verb == "run" else verb, prog=f"biascxr {verb}")
     from biascxr.errors import unknown_name

@@ -128,8 +128,18 @@ class AuditConfig:
 
     attributes: tuple[str, ...] = ()
     """Attributes to compare groups by (default: all that the cohort has)."""
+    crossings: tuple[str, ...] = ()
+    """Crossings of attributes to compare groups by as well, for instance "race x sex"."""
+    metrics: tuple[str, ...] = ("AUROC", "AUPRC", "TPR", "FPR", "FNR", "PPV", "selection_rate", "Brier", "ECE", "ECE_debiased")
+    """Metrics per group; all is every one there is."""
+    weight: Literal["image", "patient"] = "image"
+    """What counts once: an image, or a patient (whose images then share a weight of one)."""
+    adjust: tuple[str, ...] = ()
+    """Compare like with like: reweight groups to a common standard of these, for instance age_group view label."""
     n_replicates: int = 1000
     """Patient resamples behind each interval."""
+    n_permutations: int = 1000
+    """Permutations behind the tests of equal rates; 0 for none."""
     confidence: float = 0.95
     """Level of the intervals."""
     min_patients: int = 25
@@ -138,6 +148,8 @@ class AuditConfig:
     def __post_init__(self) -> None:
         if self.n_replicates < 50:
             raise InputError(f"n_replicates must be at least 50; got {self.n_replicates}.")
+        if self.n_permutations < 0:
+            raise InputError(f"n_permutations must be 0 or more; got {self.n_permutations}.")
         if not 0.5 <= self.confidence < 1:
             raise InputError(f"confidence must lie in [0.5, 1); got {self.confidence}.")
 

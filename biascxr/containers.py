@@ -17,6 +17,8 @@ from biascxr.errors import InputError
 
 UNKNOWN = "unknown"
 ID_COLUMNS = ("image_id", "study_id", "patient_id")
+# Options of read_csv that keep every digit. From pandas 3.1 on it always does, and the option is deprecated.
+EXACT_DIGITS = {"float_precision": "round_trip"} if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1) else {}
 PREDICTION_COLUMNS = (*ID_COLUMNS, "split", "recipe", "seed", "fold")
 
 
@@ -188,7 +190,7 @@ class Predictions:
     Attributes:
         table: `image_id, study_id, patient_id, split, recipe, seed, fold` and one column per attribute.
         y_true: `[n, L] float32` in {0, 1, NaN}.
-        scores: `[n, L] float32`, probabilities.
+        scores: `[n, L] float32` or `float64`, probabilities; those of a CSV file are float64, its own digits.
         label_names: the L findings.
         attributes: the attributes to compare groups by.
         decisions: optional `[n, L] float32` in {0, 1, NaN}; NaN where no threshold could be fitted.
@@ -209,25 +211,37 @@ class Predictions:
         _check_labels(self.y_true, shape, "Predictions.y_true")
         if self.scores.shape != shape:
             raise ValueError(f"Predictions.scores must have shape {shape}; got {self.scores.shape}.")
+        if self.scores.dtype not in (np.float32, np.float64):
+            raise ValueError(f"Predictions.scores must be float32 or float64; got {self.scores.dtype}.")
         if not ((self.scores >= 0) & (self.scores <= 1)).all():
             raise ValueError("Predictions.scores must be probabilities in [0, 1], none of them NaN.")
         if self.decisions is not None:
             _check_labels(self.decisions, shape, "Predictions.decisions")
 
-    def in_split(self, split: str) -> Predictions:
-        """Returns the predictions of one split."""
-        keep = (self.table["split"] == split).to_numpy()
+    def rows(self, chosen: np.ndarray) -> Predictions:
+        """Returns some of the rows.
+
+        Args:
+            chosen: `[n] bool`, or row numbers in the order wanted.
+        """
         return replace(
             self,
-            table=self.table[keep].reset_index(drop=True),
-            y_true=self.y_true[keep],
-            scores=self.scores[keep],
-            decisions=None if self.decisions is None else self.decisions[keep],
+            table=self.table.iloc[np.flatnonzero(chosen) if chosen.dtype == bool else chosen].reset_index(drop=True),
+            y_true=self.y_true[chosen],
+            scores=self.scores[chosen],
+            decisions=None if self.decisions is None else self.decisions[chosen],
         )
+
+    def in_split(self, split: str) -> Predictions:
+        """Returns the predictions of one split."""
+        return self.rows((self.table["split"] == split).to_numpy(bool))
 
     def save(self, path: Path) -> None:
         """Writes one row per image: the table, then `true_<label>`, `prob_<label>` and `decision_<label>` columns."""
-        blocks = {"true": self.y_true, "prob": self.scores, "decision": self.decisions}
+        is_parquet = path.suffix == ".parquet"
+        # A CSV has no float32: the shortest digits of a float32 would come back as another number.
+        scores = self.scores if is_parquet else self.scores.astype(np.float64)
+        blocks = {"true": self.y_true, "prob": scores, "decision": self.decisions}
         columns = {
             f"{prefix}_{name}": values[:, index]
             for prefix, values in blocks.items()
@@ -235,14 +249,14 @@ class Predictions:
             for index, name in enumerate(self.label_names)
         }
         frame = pd.concat([self.table, pd.DataFrame(columns, index=self.table.index)], axis=1)
-        if path.suffix == ".parquet":
+        if is_parquet:
             frame.to_parquet(path, index=False)
         else:
             frame.to_csv(path, index=False)
 
     @classmethod
     def load(cls, path: Path, attributes: tuple[Attribute, ...]) -> Predictions:
-        """Reads what `save` wrote.
+        """Reads what `save` wrote; scores of a CSV file become float64, those of Parquet keep their type.
 
         Args:
             path: a .csv or .parquet file.
@@ -252,14 +266,17 @@ class Predictions:
             InputError: the file has no `true_<label>` and `prob_<label>` columns that match.
         """
         is_parquet = path.suffix == ".parquet"
-        frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path, dtype=dict.fromkeys(ID_COLUMNS, str))
+        text = dict.fromkeys(ID_COLUMNS, str)
+        frame = pd.read_parquet(path) if is_parquet else pd.read_csv(path, dtype=text, **EXACT_DIGITS)
         names = tuple(c.removeprefix("true_") for c in frame if c.startswith("true_"))
         missing = [f"prob_{name}" for name in names if f"prob_{name}" not in frame]
         if not names or missing:
             raise InputError(f"{path.name} needs pairs of true_<label> and prob_<label> columns; lacking: {missing}.")
 
         def block(prefix: str) -> np.ndarray:
-            return frame[[f"{prefix}_{name}" for name in names]].to_numpy(np.float32)
+            values = frame[[f"{prefix}_{name}" for name in names]].to_numpy()
+            keeps_float64 = prefix == "prob" and values.dtype != np.float32
+            return values.astype(np.float64 if keeps_float64 else np.float32)
 
         value_columns = [c for c in frame if c.split("_")[0] in ("true", "prob", "decision")]
         return cls(

@@ -140,7 +140,7 @@ def cohort(run: Run) -> None:
             "image_folders": sorted(p.name for p in images_root.glob("images*") if p.is_dir()),
         },
         settings=to_dict(config.cohort) | {"seed": config.seed},
-        code=("cohort", "containers"),
+        code=("cohort", "containers", "age_groups"),
         libraries=TABLE_LIBRARIES,
     )
 
@@ -268,7 +268,7 @@ def audit(run: Run, recipes: tuple) -> None:
         inputs=run.inputs_of("cohort") | predictions_inputs(run, recipes),
         settings=to_dict(run.config.audit) | {"seed": run.config.seed},
         code=("audit", "metrics", "containers"),
-        libraries=("numpy", "scipy", "pandas"),
+        libraries=("numpy", "scipy", "pandas", "statsmodels", "numba"),
     )
 
 

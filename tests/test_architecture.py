@@ -13,7 +13,7 @@ import biascxr
 
 PACKAGE = Path(biascxr.__file__).parent
 STAGES = ("cohort", "records", "embeddings", "mitigation", "leakage", "audit", "report")  # left to right
-GROUND = {"errors", "config", "containers", "run_folder"}
+GROUND = {"errors", "config", "verb_config", "containers", "run_folder", "age_groups"}
 TOP = {"pipeline", "sweep", "cli"}  # these see them all
 # What each part may import from biascxr, beside itself.
 ALLOWED = {
@@ -21,7 +21,9 @@ ALLOWED = {
     "errors": set(),
     "run_folder": {"errors", "config"},
     "config": {"errors"},
+    "verb_config": {"errors", "config"},
     "containers": {"errors", "config"},
+    "age_groups": {"errors", "config", "containers"},
     "inspect_tfrecord": {"errors", "records"},
     "metrics": set(),
     "models": GROUND | {"metrics"},

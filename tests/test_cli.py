@@ -162,7 +162,7 @@ def test_a_misspelt_recipe_or_setting_ends_before_any_work(capsys, tmp_path, bia
 def test_a_verb_runs_until_its_stage(monkeypatch, verb):
     seen = []
     monkeypatch.setattr("biascxr.pipeline.run", lambda config, *, until: seen.append((config.seed, until)))
-    assert main([verb, "--seed", "4"]) == 0
+    assert main([verb, "--demo", "--seed", "4"]) == 0
     assert seen == [(4, "report" if verb == "run" else verb)]
 
 

@@ -149,6 +149,20 @@ class TestPredictions:
         else:
             assert again.decisions is None
 
+    @pytest.mark.parametrize("dtype", [np.float32, np.float64])
+    def test_no_digit_of_a_score_is_lost(self, predictions, tmp_path, dtype):
+        made = replace(predictions, scores=np.random.default_rng(1).random(predictions.scores.shape).astype(dtype))
+        for ending, kept in (("parquet", dtype), ("csv", np.float64)):
+            made.save(tmp_path / f"a.{ending}")
+            again = Predictions.load(tmp_path / f"a.{ending}", SEX)
+            assert again.scores.dtype == kept
+            np.testing.assert_array_equal(again.scores, made.scores)
+
+    def test_scores_are_floats_of_32_or_64_bits(self, predictions):
+        for dtype in (np.float16, int):
+            with pytest.raises(ValueError, match="must be float32 or float64; got"):
+                replace(predictions, scores=predictions.scores.astype(dtype))
+
     def test_identifiers_stay_text_in_csv(self, predictions, tmp_path):
         made = replace(predictions, table=predictions.table.assign(patient_id=[f"00{i}" for i in range(10)]))
         made.save(tmp_path / "a.csv")

@@ -22,6 +22,7 @@ from biascxr.config import (
     yaml_to_flags,
 )
 from biascxr.errors import InputError
+from biascxr.verb_config import PowerConfig, SelectConfig, StandaloneConfig
 
 
 def fields_of(config_class):
@@ -56,11 +57,15 @@ def test_every_field_is_explained():
         MitigationConfig,
         LeakageConfig,
         AuditConfig,
+        StandaloneConfig,
+        SelectConfig,
+        PowerConfig,
     ):
         source = Path(__import__(config_class.__module__, fromlist=["x"]).__file__).read_text()
-        body = source[source.index(f"class {config_class.__name__}:") :]
+        body = source[source.index(f"class {config_class.__name__}") :]
+        inherited = {f.name for base in config_class.__mro__[1:-1] for f in dataclasses.fields(base)}
         for field in dataclasses.fields(config_class):
-            if dataclasses.is_dataclass(field.default_factory):
+            if dataclasses.is_dataclass(field.default_factory) or field.name in inherited:
                 continue
             after = body[body.index(f"    {field.name}: ") :].split("\n")[1].strip()
             assert after.startswith('"""'), f"{config_class.__name__}.{field.name} has no docstring"
@@ -88,7 +93,17 @@ CHANGED = RunConfig(
         recipes="erm, median_balance+erm", settings=("erm.batch_size=16", "median_balance.max_copies=5")
     ),
     leakage=LeakageConfig(probes=("knn",), n_shuffles=2),
-    audit=AuditConfig(attributes=("sex",), n_replicates=50, confidence=0.9, min_patients=3),
+    audit=AuditConfig(
+        attributes=("sex",),
+        crossings=("sex x race",),
+        metrics=("AUROC",),
+        weight="patient",
+        adjust=("view",),
+        n_replicates=50,
+        n_permutations=0,
+        confidence=0.9,
+        min_patients=3,
+    ),
 )
 
 

@@ -1,7 +1,37 @@
-"""Audit stage: how unfair are these predictions, and is a recipe fairer than `erm`? No TensorFlow here."""
+"""Audit stage: how unfair are these predictions, and is a recipe fairer than `erm`? No TensorFlow here.
 
-from biascxr.audit.build import AuditResult, audit, choose_attributes
-from biascxr.audit.cells import ALL, MACRO, METRICS, OVERALL
-from biascxr.audit.compare import GAP
+`audit(predictions)` and `compare(before, after)` take anybody's predictions and return tidy tables.
+"""
 
-__all__ = ["ALL", "GAP", "MACRO", "METRICS", "OVERALL", "AuditResult", "audit", "choose_attributes"]
+from biascxr.audit.build import AuditResult, audit, choose_attributes, compare, match_rows
+from biascxr.audit.cells import MACRO, MICRO
+from biascxr.audit.comparisons import EQUALIZED_ODDS, GAP
+from biascxr.audit.groups import ALL, OVERALL
+from biascxr.audit.operating_points import OperatingPoints, fit_thresholds
+from biascxr.audit.power import power_from_sizes, power_table
+from biascxr.audit.read import PredictionFile, parse_predictions, read_predictions
+from biascxr.audit.selection import SELECTION_RULES, regret_elsewhere, selection_table
+
+__all__ = [
+    "ALL",
+    "EQUALIZED_ODDS",
+    "GAP",
+    "MACRO",
+    "MICRO",
+    "OVERALL",
+    "SELECTION_RULES",
+    "AuditResult",
+    "OperatingPoints",
+    "PredictionFile",
+    "audit",
+    "choose_attributes",
+    "compare",
+    "fit_thresholds",
+    "match_rows",
+    "parse_predictions",
+    "power_from_sizes",
+    "power_table",
+    "read_predictions",
+    "regret_elsewhere",
+    "selection_table",
+]

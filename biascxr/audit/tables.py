@@ -3,27 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
-from biascxr.audit.cells import ALL, MACRO, METRICS, OVERALL, Cells, Groups
+from biascxr.audit.cells import MACRO, MICRO, Cells, spread
+from biascxr.audit.groups import ALL, OVERALL, Groups
 from biascxr.config import AuditConfig
-from biascxr.containers import Attribute, Predictions
-from biascxr.metrics import (
+from biascxr.containers import Attribute
+from biascxr.metrics.base import METRICS
+from biascxr.metrics.intervals import (
     expected_noise_gap,
+    group_noise,
     logit_t_interval,
     max_t_gap_interval,
     mover_difference,
     noise_corrected_gap,
+    t_interval,
     wilson_interval,
 )
 
 # A label enters a macro comparison only if every compared group has so many patients of the class that a metric rests on.
 MIN_CLASS_PATIENTS = 5
-INTERVALS = {"AUROC": "logit t, patients resampled", "rate": "Wilson at effective n, patients resampled"}
+INTERVALS = {
+    "rate": "Wilson at effective n, cluster-robust",
+    "auroc": "logit t, clustered DeLong",
+    "mean": "t, cluster-robust",
+    "logit": "logit t, patients resampled",
+    "t": "t, patients resampled",
+}
+EQUALIZED_ODDS = "equalized_odds"
+MACRO_INTERVAL = "normal, patients resampled"
+# Metrics that cannot be below 0 or above 1; a symmetric interval is cut there.
+UNBOUNDED = ("log_loss", "calibration_in_the_large", "calibration_slope")
 
 
 def compared_groups(cells: Cells, groups: Groups, attribute: Attribute, metric: str, config: AuditConfig) -> tuple[str, ...]:
@@ -32,188 +45,262 @@ def compared_groups(cells: Cells, groups: Groups, attribute: Attribute, metric: 
     A group takes part if it has `min_patients` patients, and enough patients of the needed class for at least half of the
     labels that can be measured on everyone. Otherwise one tiny group would leave no label on which all can be compared.
     """
-    enough = cells.class_patients(metric) >= MIN_CLASS_PATIENTS
+    enough = cells.class_patients(metric)[: cells.n_findings] >= MIN_CLASS_PATIENTS
     needed = max(1.0, enough[:, groups.index(OVERALL, ALL)].sum() / 2)
     columns = {g: groups.index(attribute.name, g) for g in attribute.groups}
     return tuple(
         g for g, c in columns.items()
-        if cells.n_patients[:, c].max() >= config.min_patients and enough[:, c].sum() >= needed
+        if cells.counts.n_patients[:, c].max() >= config.min_patients and enough[:, c].sum() >= needed
     )  # fmt: skip
 
 
-def macro_labels(cells: Cells, metric: str, columns: list[int]) -> np.ndarray:
+def measurable_labels(cells: Cells, metric: str, columns: list[int]) -> np.ndarray:
     """Returns `[L] bool`: labels on which the metric is defined, on enough patients, in every one of these groups."""
-    defined = ~np.isnan(cells.values[metric][0][:, columns]).any(axis=1)
+    defined = ~np.isnan(cells.estimate(metric)[:, columns]).any(axis=1)
     return defined & (cells.class_patients(metric)[:, columns].min(axis=1) >= MIN_CLASS_PATIENTS)
 
 
+def macro_labels(cells: Cells, metric: str, columns: list[int]) -> np.ndarray:
+    """Returns `[findings] bool`: the measurable ones among those that averages are over."""
+    return measurable_labels(cells, metric, columns)[: cells.n_findings]
+
+
 def macro_values(cells: Cells, metric: str, labels: np.ndarray, columns: list[int]) -> np.ndarray:
-    """Returns `[R + 1, len(columns)]`: the mean over these labels; a label undefined in a resample is left out of it."""
-    chosen = cells.values[metric][:, labels][:, :, columns]
+    """Returns `[len(columns), R + 1]`: the mean over these labels; a label undefined in a resample is left out of it."""
+    chosen = cells.values[metric][: cells.n_findings][labels][:, columns]
     defined = ~np.isnan(chosen)
-    n = defined.sum(axis=1)
-    return np.divide(np.where(defined, chosen, 0).sum(axis=1), n, out=np.full(n.shape, np.nan), where=n > 0)
+    n = defined.sum(axis=0)
+    return np.divide(np.where(defined, chosen, 0).sum(axis=0), n, out=np.full(n.shape, np.nan), where=n > 0)
 
 
-def cell_bounds(cells: Cells, metric: str, label: int, column: int) -> Callable[[float], tuple[float, float]]:
-    """Returns a function from a confidence level to the interval of one cell."""
-    value = cells.values[metric][0, label, column]
-    error = _spread(cells.values[metric][1:, label, column])
-    df = int(cells.class_patients(metric)[label, column]) - 1
-    if metric == "AUROC":
-        return lambda confidence: logit_t_interval(value, error, confidence, df=df)
-    n = cells.n_positive[label, column]
-    n = n if metric in ("TPR", "FNR") else cells.n[label, column] - n
-    return lambda confidence: wilson_interval(value, error, n, confidence, df=df)
+def macro_bounds(values: np.ndarray, metric: str, confidence: float, *, df: float = np.inf):
+    """Interval of means over labels `[k, R + 1]`, the estimate in front: normal, cut at the metric's range.
+
+    Means over labels are near normal, while their percentile intervals lean to one side when rare labels drop out of
+    resamples.
+    """
+    low, high = t_interval(values[:, 0], spread(values[:, 1:]), confidence, df=df)
+    return (low, high) if metric in UNBOUNDED else (np.clip(low, 0, 1), np.clip(high, 0, 1))
 
 
-def _spread(replicates: np.ndarray) -> float:
-    defined = replicates[~np.isnan(replicates)]
-    return float(defined.std(ddof=1)) if len(defined) > 1 else float("nan")
+def cell_bounds(cells: Cells, metric: str, confidence: float, where=slice(None)) -> tuple[np.ndarray, np.ndarray]:
+    """Returns the intervals of the cells `[L, C]` (or of `where` in them), in the form that serves the metric."""
+    form = METRICS[metric].interval
+    value, error = cells.estimate(metric)[where], cells.standard_error(metric)[where]
+    df = cells.class_patients(metric)[where] - 1
+    if form == "rate":
+        return wilson_interval(value, error, cells.counts.effective[metric][where], confidence, df=df)
+    if form in ("auroc", "logit"):
+        return logit_t_interval(value, error, confidence, df=df)
+    low, high = t_interval(value, error, confidence, df=df)
+    return (low, high) if metric in UNBOUNDED else (np.clip(low, 0, 1), np.clip(high, 0, 1))
+
+
+def correlations(cells: Cells, metric: str, label: int, columns: list[int]) -> np.ndarray:
+    """Returns `[k, k]`, correlations of the groups' estimates over the resamples: patients may be in several age groups."""
+    replicates = cells.values[metric][label, columns, 1:]
+    return correlation_of(replicates)
+
+
+def correlation_of(replicates: np.ndarray) -> np.ndarray:
+    """Returns `[k, k]` from `[k, R]`; 0 beside the diagonal where a group does not vary."""
+    defined = ~np.isnan(replicates).any(axis=0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        matrix = np.corrcoef(replicates[:, defined]) if defined.sum() > 2 else np.eye(len(replicates))
+    matrix = np.nan_to_num(np.atleast_2d(matrix))
+    np.fill_diagonal(matrix, 1.0)
+    return matrix
 
 
 def metrics_table(
-    predictions: Predictions, cells: Cells, groups: Groups, attributes: tuple[Attribute, ...], config: AuditConfig
+    cells: Cells, groups: Groups, label_names: tuple[str, ...], metrics: tuple[str, ...], config: AuditConfig
 ) -> pd.DataFrame:
-    """One row per label (and macro), attribute, group and metric.
+    """One row per label (and macro, micro), attribute, group and metric.
 
     Returns:
         Columns `label, attribute, group, metric, value, low, high, difference, difference_low, difference_high, n,
-        n_positive, n_patients, n_class_patients, n_labels, is_small, interval`. `difference` is the group minus everyone
-        else whose group is known.
+        n_positive, n_patients, n_class_patients, n_effective, n_labels, is_small, interval`. `difference` is the group
+        minus everyone else whose group is known.
     """
+    rows = (*label_names, MICRO)[: len(cells.counts.n)]
+    own = np.arange(groups.n_own)
+    others = own + groups.n_own
+    names = np.array([name[:2] for name in groups.names[: groups.n_own]], object)
+    parts = []
+    for metric in metrics:
+        form = METRICS[metric].interval
+        value, (low, high) = cells.estimate(metric), cell_bounds(cells, metric, config.confidence)
+        related = _own_other_correlations(cells, groups, metric)
+        a, b = ((m[:, own], m[:, others]) for m in (low, high))
+        d_low, d_high = mover_difference((value[:, own], a[0], b[0]), (value[:, others], a[1], b[1]), correlation=related)
+        if form in ("t", "mean") and metric in UNBOUNDED:  # symmetric anyway
+            error = spread(cells.values[metric][:, own, 1:] - cells.values[metric][:, others, 1:])
+            df = np.minimum(*(cells.class_patients(metric)[:, c] - 1 for c in (own, others)))
+            d_low, d_high = t_interval(value[:, own] - value[:, others], error, config.confidence, df=df)
+        n_class = cells.class_patients(metric)[:, own]
+        block = {
+            "label": np.repeat(np.array(rows, object), len(own)),
+            "attribute": np.tile(names[:, 0], len(rows)),
+            "group": np.tile(names[:, 1], len(rows)),
+            "metric": metric,
+            "value": value[:, own], "low": low[:, own], "high": high[:, own],
+            "difference": value[:, own] - value[:, others], "difference_low": d_low, "difference_high": d_high,
+            "n": cells.counts.n[:, own], "n_positive": cells.counts.n_positive[:, own],
+            "n_patients": cells.counts.n_patients[:, own], "n_class_patients": n_class,
+            "n_effective": cells.counts.n_effective[:, own], "n_labels": 1,
+            "is_small": n_class < config.min_patients, "interval": INTERVALS[form],
+        }  # fmt: skip
+        parts.append(pd.DataFrame({k: v.ravel() if isinstance(v, np.ndarray) else v for k, v in block.items()}))
+        parts.append(pd.DataFrame(_macro_rows(cells, groups, metric, config)))
+    table = pd.concat(parts, ignore_index=True)
+    # Label by label, macro and micro last, metrics of a group side by side.
+    rank = {name: i for i, name in enumerate((*label_names, MACRO, MICRO))}
+    order = pd.DataFrame({
+        "label": table["label"].map(rank),
+        "column": [groups.index(a, g) for a, g in zip(table["attribute"], table["group"], strict=True)],
+    })  # fmt: skip
+    return table.loc[order.sort_values(["label", "column"], kind="stable").index].reset_index(drop=True)
+
+
+def _own_other_correlations(cells: Cells, groups: Groups, metric: str) -> np.ndarray:
+    """Returns `[L, own]`: 0 where an attribute is constant for a patient, so that a group and the others share no one."""
+    related = np.zeros((cells.values[metric].shape[0], groups.n_own))
+    for attribute in groups.attributes:
+        if attribute.constant:
+            continue
+        for group in attribute.groups:
+            column = groups.index(attribute.name, group)
+            for label in range(len(related)):
+                related[label, column] = correlations(cells, metric, label, [column, column + groups.n_own])[0, 1]
+    return related
+
+
+def _macro_rows(cells: Cells, groups: Groups, metric: str, config: AuditConfig) -> list[dict]:
     rows = []
-    for attribute, group in [(OVERALL, ALL), *((a.name, g) for a in attributes for g in a.groups)]:
-        own = groups.index(attribute, group)
-        others = None if attribute == OVERALL else groups.index(attribute, group, others=True)
-        for metric in METRICS:
-            for label, name in enumerate(predictions.label_names):
-                rows.append({
-                    "label": name, "attribute": attribute, "group": group, "metric": metric, "n_labels": 1,
-                    **_cell_row(cells, metric, label, own, others, config),
-                })  # fmt: skip
-    for name, members in [(OVERALL, (ALL,)), *((a.name, a.groups) for a in attributes)]:
-        rows += _macro_rows(cells, groups, name, members, config)
-    return pd.DataFrame(rows)
-
-
-def _cell_row(cells: Cells, metric: str, label: int, own: int, others: int | None, config: AuditConfig) -> dict:
-    value = cells.values[metric][0, label, own]
-    low, high = cell_bounds(cells, metric, label, own)(config.confidence)
-    row = {
-        "value": value,
-        "low": low,
-        "high": high,
-        "difference": np.nan,
-        "difference_low": np.nan,
-        "difference_high": np.nan,
-    }
-    if others is not None:
-        reference = cells.values[metric][0, label, others]
-        bounds = cell_bounds(cells, metric, label, others)(config.confidence)
-        row["difference"] = value - reference
-        row["difference_low"], row["difference_high"] = mover_difference((value, low, high), (reference, *bounds))
-    n_class = int(cells.class_patients(metric)[label, own])
-    return row | {
-        "n": int(cells.n[label, own]),
-        "n_positive": int(cells.n_positive[label, own]),
-        "n_patients": int(cells.n_patients[label, own]),
-        "n_class_patients": n_class,
-        "is_small": n_class < config.min_patients,
-        "interval": INTERVALS["AUROC" if metric == "AUROC" else "rate"],
-    }
-
-
-def _macro_rows(cells: Cells, groups: Groups, attribute: str, members: tuple[str, ...], config: AuditConfig) -> list[dict]:
-    rows = []
-    for group in members:
-        own = groups.index(attribute, group)
-        columns = [own] if attribute == OVERALL else [own, groups.index(attribute, group, others=True)]
-        for metric in METRICS:
-            labels = macro_labels(cells, metric, columns)
-            row = {
-                "label": MACRO, "attribute": attribute, "group": group, "metric": metric,
-                "n_labels": int(labels.sum()), "interval": "normal, patients resampled",
-                "n": int(cells.n[:, own].max()), "n_positive": int(cells.n_positive[labels, own].sum()),
-                "n_patients": int(cells.n_patients[:, own].max()),
-                "n_class_patients": int(cells.class_patients(metric)[labels, own].sum()),
-            }  # fmt: skip
-            row["is_small"] = row["n_patients"] < config.min_patients
-            values = macro_values(cells, metric, labels, columns)
-            row["value"] = values[0, 0]
-            row["low"], row["high"] = np.clip(normal_interval(values[:, 0], config.confidence), 0, 1)
-            row["difference"] = row["difference_low"] = row["difference_high"] = np.nan
-            if len(columns) == 2:
-                difference = values[:, 0] - values[:, 1]
-                row["difference"] = difference[0]
-                row["difference_low"], row["difference_high"] = normal_interval(difference, config.confidence)
-            rows.append(row)
+    counts = cells.counts
+    for own in range(groups.n_own):
+        attribute, group, _ = groups.names[own]
+        columns = [own] if attribute == OVERALL or METRICS[metric].of_group else [own, own + groups.n_own]
+        labels = macro_labels(cells, metric, columns)
+        found = np.flatnonzero(labels)
+        row = {
+            "label": MACRO, "attribute": attribute, "group": group, "metric": metric,
+            "n_labels": len(found), "interval": MACRO_INTERVAL,
+            "n": int(counts.n[: cells.n_findings, own].max()), "n_positive": int(counts.n_positive[found, own].sum()),
+            "n_patients": int(counts.n_patients[: cells.n_findings, own].max()),
+            "n_class_patients": int(cells.class_patients(metric)[found, own].sum()),
+            "n_effective": float(counts.n_effective[: cells.n_findings, own].max()),
+        }  # fmt: skip
+        row["is_small"] = row["n_patients"] < config.min_patients
+        values = macro_values(cells, metric, labels, columns)
+        low, high = macro_bounds(values, metric, config.confidence)
+        row |= {"value": values[0, 0], "low": low[0], "high": high[0]}
+        row |= dict.fromkeys(("difference", "difference_low", "difference_high"), np.nan)
+        if len(columns) == 2:
+            difference = values[0] - values[1]
+            row["difference"] = difference[0]
+            row["difference_low"], row["difference_high"] = t_interval(
+                difference[0], spread(difference[1:]), config.confidence, df=np.inf
+            )
+        rows.append(row)
     return rows
 
 
 def gaps_table(
-    predictions: Predictions,
-    cells: Cells,
-    groups: Groups,
-    attributes: tuple[Attribute, ...],
-    config: AuditConfig,
-    *,
-    seed: int,
+    cells: Cells, groups: Groups, label_names: tuple[str, ...], metrics: tuple[str, ...], config: AuditConfig, *, seed: int
 ) -> pd.DataFrame:
-    """One max-min gap per label (and macro), attribute and metric, over the groups that are large enough.
+    """One max-min gap per label (and macro, micro), attribute and metric, over the groups that are large enough.
 
     Returns:
-        Columns `label, attribute, metric, gap, low, high, noise_gap, corrected_gap, lowest_group, highest_group,
-        n_groups, n_labels, interval`. `noise_gap` is what noise alone would give if the metric were equal.
+        Columns `label, attribute, metric, gap, low, high, noise_gap, corrected_gap, ratio, lowest_group, highest_group,
+        n_groups, n_labels, interval`. `noise_gap` is what noise alone would give if the metric were equal; `ratio` is the
+        lowest value over the highest.
     """
     rows = []
-    for attribute in attributes:
-        for metric in METRICS:
+    labels = (*label_names, MICRO)[: len(cells.counts.n)]
+    for attribute in groups.attributes:
+        rates: dict[str, dict[str, tuple]] = {}
+        n_macro: dict[str, int] = {}
+        for metric in metrics:
             names = compared_groups(cells, groups, attribute, metric, config)
             columns = [groups.index(attribute.name, g) for g in names]
-            for label, label_name in enumerate(predictions.label_names):
-                bounds = [cell_bounds(cells, metric, label, c) for c in columns]
-                values = cells.values[metric][:, label][:, columns]
-                is_enough = len(columns) > 1 and (cells.class_patients(metric)[label, columns] >= MIN_CLASS_PATIENTS).all()
+            for label, label_name in enumerate(labels):
                 common = {"label": label_name, "attribute": attribute.name, "metric": metric, "n_labels": 1}
-                rows.append(common | _gap_row(names, values if is_enough else None, bounds, config, seed))
-            labels = macro_labels(cells, metric, columns) if columns else np.zeros(len(predictions.label_names), bool)
-            is_enough = len(columns) > 1 and labels.any()
-            values = macro_values(cells, metric, labels, columns) if is_enough else None
-            bounds = [partial(normal_interval, values[:, i]) for i in range(len(columns))] if is_enough else []
-            common = {"label": MACRO, "attribute": attribute.name, "metric": metric, "n_labels": int(labels.sum())}
-            rows.append(common | _gap_row(names, values, bounds, config, seed))
-    columns = ["label", "attribute", "metric", "n_labels", *_gap_row((), None, [], config, seed)]
-    return pd.DataFrame(rows, columns=columns)  # without attributes: no row, the same columns
+                is_enough = len(columns) > 1 and (cells.class_patients(metric)[label, columns] >= MIN_CLASS_PATIENTS).all()
+                values = cells.values[metric][label, columns] if is_enough else None
+                errors = cells.standard_error(metric)[label, columns]
+
+                def bounds(confidence, at=(label, columns), metric=metric):
+                    return cell_bounds(cells, metric, confidence, where=at)
+
+                rows.append(common | _gap_row(names, values, bounds, errors, config, seed, is_independent=attribute.constant))
+                rates.setdefault(label_name, {})[metric] = (names, values, bounds, errors)
+            chosen = macro_labels(cells, metric, columns) if columns else np.zeros(cells.n_findings, bool)
+            values = macro_values(cells, metric, chosen, columns) if len(columns) > 1 and chosen.any() else None
+
+            def bounds(confidence, values=values, metric=metric):
+                return macro_bounds(values, metric, confidence)
+
+            errors = None if values is None else spread(values[:, 1:])
+            common = {"label": MACRO, "attribute": attribute.name, "metric": metric, "n_labels": int(chosen.sum())}
+            rows.append(common | _gap_row(names, values, bounds, errors, config, seed, is_independent=attribute.constant))
+            rates.setdefault(MACRO, {})[metric] = (names, values, bounds, errors)
+            n_macro[metric] = int(chosen.sum())
+        if {"TPR", "FPR"} <= set(metrics):
+            counted = {MACRO: min(n_macro["TPR"], n_macro["FPR"])}
+            for label_name, parts in rates.items():
+                row = _equalized_odds_row(parts["TPR"], parts["FPR"], config, seed, is_independent=attribute.constant)
+                common = {"label": label_name, "attribute": attribute.name, "metric": EQUALIZED_ODDS}
+                rows.append(common | {"n_labels": counted.get(label_name, 1)} | row)
+    empty = _gap_row((), None, None, None, config, seed, is_independent=True)
+    return pd.DataFrame(rows, columns=["label", "attribute", "metric", "n_labels", *empty])
 
 
-def normal_interval(values: np.ndarray, confidence: float, df: float = np.inf) -> tuple[float, float]:
-    """Returns estimate -+ quantile x standard error over the resamples, from `[R + 1]` with the estimate in front.
-
-    Means over labels and paired differences are near normal, while their percentile intervals lean to one side when rare
-    labels drop out of resamples. The quantile is Student's t for finite `df`.
-    """
-    reach = stats.t.ppf((1 + confidence) / 2, df) * _spread(values[1:]) if df >= 1 else np.nan
-    return float(values[0] - reach), float(values[0] + reach)
-
-
-def _gap_row(names: tuple[str, ...], values: np.ndarray | None, bounds: list, config: AuditConfig, seed: int) -> dict:
-    """The gap of values `[R + 1, k]`; all NaN where it cannot be measured."""
+def _gap_row(
+    names: tuple[str, ...],
+    values: np.ndarray | None,
+    bounds: Callable | None,
+    errors: np.ndarray | None,
+    config: AuditConfig,
+    seed: int,
+    *,
+    is_independent: bool,
+) -> dict:
+    """The gap of values `[k, R + 1]`; all NaN where it cannot be measured."""
     row = {
-        "gap": np.nan, "low": np.nan, "high": np.nan, "noise_gap": np.nan, "corrected_gap": np.nan,
-        "lowest_group": "", "highest_group": "", "n_groups": len(names), "interval": "max-T MOVER, patients resampled",
+        "gap": np.nan, "low": np.nan, "high": np.nan, "noise_gap": np.nan, "corrected_gap": np.nan, "ratio": np.nan,
+        "lowest_group": "", "highest_group": "", "n_groups": len(names), "interval": "max-T MOVER",
     }  # fmt: skip
-    if values is None or np.isnan(values[0]).any():
+    if values is None or np.isnan(values[:, 0]).any() or np.isnan(errors).any():
         return row
-    errors = np.array([_spread(values[1:, i]) for i in range(len(names))])
-
-    def all_bounds(confidence: float) -> tuple[np.ndarray, np.ndarray]:
-        pairs = np.array([b(confidence) for b in bounds])
-        return pairs[:, 0], pairs[:, 1]
-
-    row["gap"] = float(np.ptp(values[0]))
-    row["low"], row["high"] = max_t_gap_interval(values[0], all_bounds, errors, config.confidence, seed=seed)
-    row["noise_gap"] = expected_noise_gap(errors, seed=seed)
+    estimate = values[:, 0]
+    correlation = None if is_independent else correlation_of(values[:, 1:])
+    row["gap"] = float(np.ptp(estimate))
+    row["low"], row["high"] = max_t_gap_interval(
+        estimate, bounds, errors, config.confidence, seed=seed, correlation=correlation
+    )
+    row["noise_gap"] = expected_noise_gap(errors, seed=seed, correlation=correlation)
     row["corrected_gap"] = noise_corrected_gap(row["gap"], row["noise_gap"])
-    row["lowest_group"], row["highest_group"] = names[int(values[0].argmin())], names[int(values[0].argmax())]
+    row["ratio"] = float(estimate.min() / estimate.max()) if estimate.min() >= 0 and estimate.max() > 0 else np.nan
+    row["lowest_group"], row["highest_group"] = names[int(estimate.argmin())], names[int(estimate.argmax())]
     return row
+
+
+def _equalized_odds_row(tpr: tuple, fpr: tuple, config: AuditConfig, seed: int, *, is_independent: bool) -> dict:
+    """The larger of the gaps of TPR and FPR, each at half the error for its lower end."""
+    narrow = replace(config, confidence=(1 + config.confidence) / 2)
+    sides = [_gap_row(*side, config, seed + i, is_independent=is_independent) for i, side in enumerate((tpr, fpr))]
+    strict = [_gap_row(*side, narrow, seed + i, is_independent=is_independent) for i, side in enumerate((tpr, fpr))]
+    if any(np.isnan(side["gap"]) for side in sides):
+        return sides[0] | {"gap": np.nan, "low": np.nan, "high": np.nan, "noise_gap": np.nan, "corrected_gap": np.nan}
+    larger = max(sides, key=lambda side: side["gap"])
+    draws = [
+        np.ptp(group_noise(side[3], seed + i, correlation=None if is_independent else correlation_of(side[1][:, 1:])), axis=1)
+        for i, side in enumerate((tpr, fpr))
+    ]
+    noise = float(np.maximum(*draws).mean())
+    return larger | {
+        "low": max(side["low"] for side in strict), "high": max(side["high"] for side in sides), "noise_gap": noise,
+        "corrected_gap": noise_corrected_gap(larger["gap"], noise), "ratio": np.nan,
+        "interval": "max-T MOVER, the larger of TPR and FPR",
+    }  # fmt: skip

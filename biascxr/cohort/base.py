@@ -33,7 +33,6 @@ NOT_RECORDED = frozenset(
         "?",
     )
 )
-MAX_AGE = 120.0
 
 
 @dataclass(frozen=True)
@@ -93,31 +92,6 @@ class Layout(ABC):
     @abstractmethod
     def _parse(self, frame: pd.DataFrame, images_root: Path) -> ParsedTable:
         """The layout's own reading; required columns are there."""
-
-
-def read_ages(text: pd.Series) -> tuple[pd.Series, list[str]]:
-    """Reads ages in years, also in DICOM's form (`058Y`, `006M`, `010D`).
-
-    Returns:
-        `[n] float64`, NaN where blank or impossible (below 0 or above 120), and notes with counts.
-
-    Raises:
-        InputError: a cell is neither a number nor a DICOM age.
-    """
-    text = text.str.strip()
-    blank = text.str.upper().isin(NOT_RECORDED)
-    parts = text.str.extract(r"^(-?\d+(?:\.\d+)?)\s*([YMWDymwd]?)$")
-    wrong = ~blank & parts[0].isna()
-    if wrong.any():
-        raise InputError(
-            f"{int(wrong.sum())} ages cannot be read, for instance {text[wrong].iloc[0]!r}; "
-            "expected years (58) or a DICOM age (058Y, 006M)."
-        )
-    per_year = parts[1].str.upper().map({"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}).fillna(1.0)
-    ages = parts[0].astype(float).where(~blank) / per_year
-    impossible = (ages < 0) | (ages > MAX_AGE)
-    notes = [f"{int(impossible.sum())} impossible ages (below 0 or above {MAX_AGE:.0f}) became unknown."]
-    return ages.mask(impossible), notes if impossible.any() else []
 
 
 def read_groups(text: pd.Series) -> pd.Series:

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from biascxr.cohort.age import age_group_names, cut_ages
+from biascxr.age_groups import age_group_names, cut_ages
 from biascxr.cohort.base import ATTRIBUTES, Layout
 from biascxr.cohort.labels import apply_policies, choose_labels, drop_one_class_labels
 from biascxr.cohort.selection import content_of, select_rows, settle_conflicts

@@ -7,11 +7,11 @@ from typing import ClassVar
 
 import pandas as pd
 
+from biascxr.age_groups import read_ages
 from biascxr.cohort.base import (
     Layout,
     ParsedTable,
     normalise_column,
-    read_ages,
     read_groups,
     read_labels,
     read_sex,

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import pandas as pd
 
-from biascxr.cohort.base import Layout, ParsedTable, read_ages, read_sex
+from biascxr.age_groups import read_ages
+from biascxr.cohort.base import Layout, ParsedTable, read_sex
 from biascxr.errors import InputError
 
 NO_FINDING = "No Finding"

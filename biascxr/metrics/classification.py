@@ -1,126 +1,208 @@
-"""Metrics of one binary label: pure functions of labels, scores or decisions, and weights.
+"""Metrics of the decisions on one binary label: pure functions of labels, decisions and weights.
 
-Rows whose label is NaN are left out. Where a metric is undefined (no positives for a TPR) the value is NaN, never 0 or 1.
+Every metric of a cell rests on the same rows: those with a known label and a known decision. Where a metric is undefined (no
+positives for a TPR) its value is NaN, never 0 or 1.
 """
 
 from __future__ import annotations
 
 import numpy as np
 
+# metric -> (value of the label, value of the decision) that its rows must have, and (label, decision) of those it counts.
+# None admits both values. Accuracy counts where the two agree, so it has no row here.
+_RATES = {
+    "TPR": ((1, None), (1, 1)),
+    "FPR": ((0, None), (0, 1)),
+    "TNR": ((0, None), (0, 0)),
+    "FNR": ((1, None), (1, 0)),
+    "PPV": ((None, 1), (1, 1)),
+    "NPV": ((None, 0), (0, 0)),
+    "selection_rate": ((None, None), (None, 1)),
+}
+RATES = (*_RATES, "accuracy")
 
-def auroc(y_true: np.ndarray, score: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """Area under the ROC curve: the chance that a positive scores above a negative, ties counted half.
 
-    `sum_ij w_i w_j ([s_i > s_j] + [s_i = s_j] / 2) / (sum_i w_i sum_j w_j)` over positives i and negatives j.
+def _rows_with(y_true: np.ndarray, decision: np.ndarray, values: tuple[int | None, int | None]) -> np.ndarray:
+    label, flag = values
+    rows = ~np.isnan(y_true) if label is None else y_true == label
+    return rows & (~np.isnan(decision) if flag is None else decision == flag)
+
+
+def rate_replicates(metric: str, y_true: np.ndarray, decision: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """A rate under many weightings at once: `sum of the weights of the rows counted / sum of the weights of the rows`.
 
     Args:
-        y_true: `[n]` in {0, 1, NaN}.
-        score: `[n]`; any monotone score.
-        weight: `[n]`, at least 0; default 1.
+        metric: one of `RATES`, for instance `"TPR"`, `"PPV"` or `"accuracy"`.
+        y_true: `[n]` or `[n, L]` in {0, 1, NaN}; a NaN label is left out.
+        decision: the same shape, in {0, 1, NaN}; a NaN decision is left out.
+        weights: `[R, n]`, at least 0.
 
     Returns:
-        A value in [0, 1]; NaN without positives or without negatives.
+        `[R]` or `[R, L] float64`, NaN where undefined.
 
-    Reference: Hanley and McNeil, Radiology 1982.
+    Raises:
+        ValueError: for an unknown metric.
     """
-    weight = np.ones(len(y_true)) if weight is None else weight
-    return float(auroc_replicates(y_true, score, np.asarray(weight, np.float64)[None])[0])
-
-
-def auroc_replicates(y_true: np.ndarray, score: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """AUROC under many weightings at once; the scores are sorted once.
-
-    Args:
-        y_true: `[n]` in {0, 1, NaN}.
-        score: `[n]`.
-        weights: `[R, n]`, one weighting a row. Whole-number weights (resamples) are exact in float32 too, and faster.
-
-    Returns:
-        `[R] float64`, NaN where undefined.
-    """
-    known = ~np.isnan(y_true)
-    order = np.argsort(score[known], kind="stable")
-    ranked = score[known][order]
-    positive = y_true[known][order] == 1
-    weights = weights[:, known][:, order]
-    # Tie blocks: every row looks at the negative weight before its block and inside it.
-    starts_block = np.r_[True, ranked[1:] != ranked[:-1]] if len(ranked) else np.zeros(0, bool)
-    first = np.flatnonzero(starts_block)
-    block = np.cumsum(starts_block) - 1
-    padded = np.zeros((len(weights), len(ranked) + 1), weights.dtype)
-    np.cumsum(np.where(positive, 0, weights), axis=1, out=padded[:, 1:])
-    edges = padded[:, np.r_[first, len(ranked)]]  # [R, blocks + 1]
-    middle = (edges[:, 1:] + edges[:, :-1]) / 2  # negatives below, plus half of those tied
-    at = np.flatnonzero(positive)
-    wins = np.einsum("rp,rp->r", weights[:, at], middle[:, block[at]], dtype=np.float64)
-    pairs = weights[:, at].sum(1, dtype=np.float64) * padded[:, -1]
-    return np.divide(wins, pairs, out=np.full(len(weights), np.nan), where=pairs > 0)
-
-
-def _rate_replicates(counted: np.ndarray, among: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    if metric not in RATES:
+        raise ValueError(f"metric must be one of {', '.join(RATES)}; got {metric!r}.")
+    if metric == "accuracy":
+        among = _rows_with(y_true, decision, (None, None))
+        counted = y_true == decision
+    else:
+        among, counted = (_rows_with(y_true, decision, values) for values in _RATES[metric])
     total = (weights @ among.astype(weights.dtype)).astype(np.float64)
     hits = weights @ (among & counted).astype(weights.dtype)
     return np.divide(hits, total, out=np.full(total.shape, np.nan), where=total > 0)
 
 
-def rate_replicates(metric: str, y_true: np.ndarray, decision: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """TPR, FPR, TNR or FNR under many weightings at once.
-
-    Args:
-        metric: `"TPR"`, `"FPR"`, `"TNR"` or `"FNR"`.
-        y_true: `[n]` or `[n, L]` in {0, 1, NaN}.
-        decision: the same shape, in {0, 1, NaN}; a NaN decision is left out.
-        weights: `[R, n]`.
-
-    Returns:
-        `[R]` or `[R, L] float64`, NaN where undefined.
-    """
-    among = (y_true == (1.0 if metric in ("TPR", "FNR") else 0.0)) & ~np.isnan(decision)
-    return _rate_replicates(decision == (1.0 if metric in ("TPR", "FPR") else 0.0), among, weights)
-
-
 def _rate(metric: str, y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None) -> float:
+    y_true, decision = np.asarray(y_true, np.float64), np.asarray(decision, np.float64)
     weight = np.ones(len(y_true)) if weight is None else np.asarray(weight, np.float64)
-    return float(rate_replicates(metric, np.asarray(y_true), np.asarray(decision, np.float64), weight[None])[0])
+    return float(rate_replicates(metric, y_true, decision, weight[None])[0])
 
 
 def true_positive_rate(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """TPR (sensitivity, recall): the share of positives that are flagged. NaN without positives."""
+    """TPR (sensitivity, recall): the share of positives that are flagged, `TP / (TP + FN)`.
+
+    Args:
+        y_true: `[n]` in {0, 1, NaN}.
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
+
+    Returns:
+        A value in [0, 1]; NaN without positives.
+
+    Reference: Yerushalmy, Public Health Reports 1947 (sensitivity and specificity).
+    """
     return _rate("TPR", y_true, decision, weight)
 
 
 def false_positive_rate(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """FPR (1 - specificity): the share of negatives that are flagged. NaN without negatives."""
+    """FPR (1 - specificity): the share of negatives that are flagged, `FP / (FP + TN)`.
+
+    Args:
+        y_true: `[n]` in {0, 1, NaN}.
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
+
+    Returns:
+        A value in [0, 1]; NaN without negatives.
+
+    Reference: Yerushalmy, Public Health Reports 1947.
+    """
     return _rate("FPR", y_true, decision, weight)
 
 
 def true_negative_rate(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """TNR (specificity) = 1 - FPR. NaN without negatives."""
+    """TNR (specificity): the share of negatives that are not flagged, `TN / (FP + TN) = 1 - FPR`.
+
+    Args:
+        y_true: `[n]` in {0, 1, NaN}.
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
+
+    Returns:
+        A value in [0, 1]; NaN without negatives.
+
+    Reference: Yerushalmy, Public Health Reports 1947.
+    """
     return _rate("TNR", y_true, decision, weight)
 
 
 def false_negative_rate(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
-    """FNR (miss rate) = 1 - TPR. NaN without positives."""
-    return _rate("FNR", y_true, decision, weight)
-
-
-def roc_curve_on_grid(y_true: np.ndarray, score: np.ndarray, grid: np.ndarray) -> np.ndarray:
-    """TPR at fixed FPRs, linearly interpolated between the operating points: no single patient can be read off it.
+    """FNR (miss rate): the share of positives that are not flagged, `FN / (TP + FN) = 1 - TPR`.
 
     Args:
         y_true: `[n]` in {0, 1, NaN}.
-        score: `[n]`.
-        grid: `[m]` false positive rates in [0, 1].
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
 
     Returns:
-        `[m] float64`; NaN without both classes.
+        A value in [0, 1]; NaN without positives.
+
+    Reference: Yerushalmy, Public Health Reports 1947.
     """
-    known = ~np.isnan(y_true)
-    y, s = y_true[known] == 1, score[known]
-    if y.all() or not y.any():
-        return np.full(len(grid), np.nan)
-    order = np.argsort(-s, kind="stable")
-    last_of_block = np.r_[s[order][1:] != s[order][:-1], True]
-    tpr = np.r_[0.0, (np.cumsum(y[order]) / y.sum())[last_of_block]]
-    fpr = np.r_[0.0, (np.cumsum(~y[order]) / (~y).sum())[last_of_block]]
-    return np.interp(grid, fpr, tpr)
+    return _rate("FNR", y_true, decision, weight)
+
+
+def positive_predictive_value(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """PPV (precision): the share of flagged rows that are positive, `TP / (TP + FP)`. It depends on prevalence.
+
+    Args:
+        y_true: `[n]` in {0, 1, NaN}.
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
+
+    Returns:
+        A value in [0, 1]; NaN where nobody is flagged.
+
+    Reference: Vecchio, New England Journal of Medicine 1966.
+    """
+    return _rate("PPV", y_true, decision, weight)
+
+
+def negative_predictive_value(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """NPV: the share of rows not flagged that are negative, `TN / (TN + FN)`. It depends on prevalence.
+
+    Args:
+        y_true: `[n]` in {0, 1, NaN}.
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
+
+    Returns:
+        A value in [0, 1]; NaN where everyone is flagged.
+
+    Reference: Vecchio, New England Journal of Medicine 1966.
+    """
+    return _rate("NPV", y_true, decision, weight)
+
+
+def selection_rate(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Selection rate: the share of rows that are flagged, `(TP + FP) / n`. It depends on prevalence.
+
+    The label's value plays no part, but a row with an unknown label is left out, so that this metric rests on the same rows
+    as the others.
+
+    Args:
+        y_true: `[n]` in {0, 1, NaN}.
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
+
+    Returns:
+        A value in [0, 1]; NaN where no row has a known label and decision.
+
+    Reference: Dwork et al., Fairness through awareness, ITCS 2012 (statistical parity).
+    """
+    return _rate("selection_rate", y_true, decision, weight)
+
+
+def accuracy(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Accuracy: the share of rows whose decision is right, `(TP + TN) / n`. It depends on prevalence.
+
+    Args:
+        y_true: `[n]` in {0, 1, NaN}.
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
+
+    Returns:
+        A value in [0, 1]; NaN where no row has a known label and decision.
+
+    Reference: Hand, Construction and Assessment of Classification Rules, 1997 (1 - error rate).
+    """
+    return _rate("accuracy", y_true, decision, weight)
+
+
+def balanced_accuracy(y_true: np.ndarray, decision: np.ndarray, weight: np.ndarray | None = None) -> float:
+    """Balanced accuracy: `(TPR + TNR) / 2`, the accuracy at a prevalence of one half.
+
+    Args:
+        y_true: `[n]` in {0, 1, NaN}.
+        decision: `[n]` in {0, 1, NaN}.
+        weight: `[n]`, at least 0; default 1.
+
+    Returns:
+        A value in [0, 1]; NaN without positives or without negatives (scikit-learn leaves the missing class out instead).
+
+    Reference: Brodersen et al., ICPR 2010.
+    """
+    return (true_positive_rate(y_true, decision, weight) + true_negative_rate(y_true, decision, weight)) / 2

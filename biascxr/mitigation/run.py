@@ -81,7 +81,7 @@ def _transformed(part: SplitData, transform) -> SplitData:
 def _predictions(recipe: Recipe, cohort: Cohort, data: dict, scores: dict, rule, seed: int) -> Predictions:
     rows = np.concatenate([cohort.split_rows(split) for split in PREDICTED_SPLITS])
     attributes = [a.name for a in cohort.attributes]
-    table = cohort.table.iloc[rows][["image_id", "study_id", "patient_id", "split", *attributes]].reset_index(drop=True)
+    table = cohort.table.iloc[rows][["image_id", "study_id", "patient_id", "split", "view", *attributes]].reset_index(drop=True)
     table.insert(4, "recipe", recipe.name)
     table.insert(5, "seed", seed)
     table.insert(6, "fold", 0)

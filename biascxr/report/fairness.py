@@ -8,6 +8,7 @@ from pathlib import Path
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+from matplotlib.ticker import MaxNLocator
 from tqdm import tqdm
 
 from biascxr.audit import GAP, MACRO, OVERALL
@@ -113,6 +114,7 @@ def plot_differences(metrics: pd.DataFrame, recipe: str, attributes: list[str], 
                 axis.axvline(0, color="#1f2933", lw=0.8)
                 axis.set_yticks(range(len(groups)), groups)
                 axis.set_ylim(len(groups) - 0.5, -0.5)
+                axis.xaxis.set_major_locator(MaxNLocator(4))
                 if i == 0:
                     axis.set_title(f"macro {metric}")
                 if i == len(shown) - 1:

@@ -50,12 +50,13 @@ def build_report(inputs: ReportInputs, folder: Path) -> None:
     )
     # In narrow columns an interval goes under its value, never apart in the middle.
     environment.filters["unbroken"] = lambda text: text.replace(" to ", "\u00a0to\u00a0")
-    context = page_context(inputs) | {"figures": {k: _data_uri(p) for k, p in figures.items() if p}}
+    context = page_context(inputs) | {"figures": {k: data_uri(p) for k, p in figures.items() if p}}
     for template, name in (("report.html.j2", "report.html"), ("model_card.md.j2", "model_card.md")):
         (folder / name).write_text(environment.get_template(template).render(context), encoding="utf-8")
 
 
-def _data_uri(path: Path) -> str:
+def data_uri(path: Path) -> str:
+    """Returns a PNG as text that a page holds in itself."""
     return "data:image/png;base64," + base64.b64encode(path.read_bytes()).decode()
 
 
@@ -180,23 +181,10 @@ def group_rows(inputs: ReportInputs, attribute: str) -> list[dict]:
     """Returns per group of an attribute the baseline's macro metrics and their differences from everyone else."""
     metrics = inputs.audit.metrics
     own = metrics[(metrics["recipe"] == inputs.baseline) & (metrics["label"] == MACRO) & (metrics["attribute"] == attribute)]
-    rows = []
-    for group in own["group"].unique():
-        cells = own[own["group"] == group].set_index("metric")
-        if cells["n_patients"].max() < MIN_CELL:
-            rows.append({"group": group, "is_hidden": True})
-            continue
-        row = {"group": group, "is_hidden": False, "is_small": bool(cells["is_small"].any())}
-        for metric in MAIN_METRICS:
-            cell = cells.loc[metric]
-            row[metric] = summary.interval(cell["value"], cell["low"], cell["high"])
-            row[f"{metric}_difference"] = summary.interval(
-                cell["difference"], cell["difference_low"], cell["difference_high"], sign=True
-            )
-            row[f"{metric}_is_off_zero"] = bool(cell["difference_low"] > 0 or cell["difference_high"] < 0)
-        row["n_labels"] = int(cells.loc["AUROC", "n_labels"])
-        rows.append(row)
-    return rows
+    return [
+        summary.group_row(group, own[own["group"] == group].set_index("metric"), MAIN_METRICS)
+        for group in own["group"].unique()
+    ]
 
 
 def gap_rows(inputs: ReportInputs) -> list[dict]:

@@ -6,10 +6,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-import matplotlib
-
-matplotlib.use("Agg")  # no screen on a cluster
-
 import matplotlib.pyplot as plt
 from matplotlib.figure import Figure
 

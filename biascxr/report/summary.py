@@ -47,10 +47,15 @@ def performance_sentence(inputs: ReportInputs) -> str:
 
 def unfairness_sentences(inputs: ReportInputs) -> list[str]:
     """Per attribute: which groups does the baseline serve differently, beyond what noise explains?"""
-    sentences = []
     metrics = inputs.audit.metrics
     own = metrics[(metrics["recipe"] == inputs.baseline) & (metrics["label"] == MACRO)]
-    for attribute in inputs.audited:
+    return group_sentences(own, inputs.audited)
+
+
+def group_sentences(own: pd.DataFrame, attributes: list[str]) -> list[str]:
+    """Returns a sentence per attribute on the macro differences of one recipe, from its rows of the audit's metrics."""
+    sentences = []
+    for attribute in attributes:
         rows = own[
             (own["attribute"] == attribute) & own["metric"].isin(["AUROC", "TPR", "FPR"]) & (own["n_patients"] >= MIN_CELL)
         ].dropna(subset=["difference"])
@@ -71,6 +76,29 @@ def unfairness_sentences(inputs: ReportInputs) -> list[str]:
             ]
             sentences.append(f"By {readable(attribute)}, these differ from everyone else: {'; '.join(parts)}.")
     return sentences
+
+
+def group_row(group: str, cells: pd.DataFrame, metrics: tuple[str, ...]) -> dict:
+    """Returns a group's macro metrics and differences from everyone else as text; hidden under ten patients.
+
+    Args:
+        group: its name.
+        cells: its macro rows, by metric.
+        metrics: which to show.
+    """
+    if cells["n_patients"].max() < MIN_CELL:
+        return {"group": group, "is_hidden": True}
+    row = {"group": group, "is_hidden": False, "is_small": bool(cells["is_small"].any()), "n_labels": 0}
+    for metric in metrics:
+        if metric not in cells.index:
+            row |= {metric: "–", f"{metric}_difference": "–", f"{metric}_is_off_zero": False}
+            continue
+        cell = cells.loc[metric]
+        row[metric] = interval(cell["value"], cell["low"], cell["high"])
+        row[f"{metric}_difference"] = interval(cell["difference"], cell["difference_low"], cell["difference_high"], sign=True)
+        row[f"{metric}_is_off_zero"] = bool(cell["difference_low"] > 0 or cell["difference_high"] < 0)
+        row["n_labels"] = max(row["n_labels"], int(cell["n_labels"]))
+    return row
 
 
 def remedy_sentence(inputs: ReportInputs) -> str:

@@ -60,3 +60,23 @@ def random_predictions():
         return predict(y, scores, **options)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def unequal_predictions():
+    """Function `(seed, n_patients=..., signal=..., ...) -> Predictions`: groups A, B, C of two images a patient, one finding.
+
+    `signal` is how far positives of A, B, C score above negatives, in standard deviations; the threshold is .5.
+    """
+
+    def make(seed: int = 0, n_patients: int = 900, *, signal=(2.0, 2.0, 1.0), prevalence=(0.4, 0.4, 0.4), **options):
+        rng = np.random.default_rng(seed)
+        patient = np.repeat(np.arange(n_patients), 2)
+        group = rng.choice(3, n_patients, p=[0.4, 0.3, 0.3])[patient]
+        y = (rng.random(len(patient)) < np.array(prevalence)[group]).astype(float)
+        tendency = rng.normal(0, 0.5, n_patients)[patient]
+        score = np.array(signal)[group] * y - 1.0 + tendency + rng.normal(0, np.sqrt(0.75), len(patient))
+        options = {"race": np.array(["A", "B", "C"])[group], "patient_id": patient.astype(str), "attributes": (RACE,)} | options
+        return predict(y[:, None], 1 / (1 + np.exp(-score))[:, None], **options)
+
+    return make

@@ -8,15 +8,17 @@ import fairlearn.metrics
 import numpy as np
 import pandas as pd
 import pytest
-from sklearn.metrics import roc_auc_score
+from scipy import stats
+from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, precision_score, recall_score, roc_auc_score
 
 from biascxr.audit import AuditResult, audit, choose_attributes
-from biascxr.audit.cells import find_groups
+from biascxr.audit.groups import find_groups
 from biascxr.config import AuditConfig
 from biascxr.containers import Attribute, Predictions
 from biascxr.errors import InputError
+from biascxr.metrics import METRICS, effective_n
 
-CONFIG = AuditConfig(n_replicates=100)
+CONFIG = AuditConfig(n_replicates=100, n_permutations=50)
 SEX = Attribute("sex", ("F", "M"), True)
 RACE = Attribute("race", ("A", "B", "C"), True)
 
@@ -57,11 +59,13 @@ def test_groups_that_are_equal_by_construction_differ_by_exactly_0(random_predic
         groups = made.metrics[made.metrics["attribute"] != "overall"]
         if predictions.attributes == (SEX,):
             assert (groups["difference"] == 0).all()
-        np.testing.assert_allclose(groups["difference"], 0, atol=1e-12)
+        # The debiased ECE takes out the noise of so many rows, and everyone else are twice as many as one of three groups.
+        alike = groups[groups["metric"] != "ECE_debiased"]
+        np.testing.assert_allclose(alike["difference"], 0, atol=1e-12)
         np.testing.assert_allclose(made.gaps["gap"], 0, atol=1e-12)
         assert (made.gaps["low"] == 0).all() and (made.gaps["high"] > 0).all()
         assert (made.gaps["corrected_gap"] == 0).all() and (made.gaps["noise_gap"] > 0).all()
-        assert ((groups["difference_low"] < 0) & (groups["difference_high"] > 0)).all()
+        assert ((alike["difference_low"] < 0) & (alike["difference_high"] > 0)).all()
 
 
 def test_a_planted_difference_is_found_with_its_size_and_its_sign(random_predictions):
@@ -122,9 +126,9 @@ def test_the_unknown_are_in_no_group_and_in_no_everyone_else(random_predictions)
     sex = predictions.table["sex"].to_numpy()
     assert (sex == "unknown").any()
     for group, other in (("F", "M"), ("M", "F")):
-        np.testing.assert_array_equal(groups.masks[groups.index("sex", group)], sex == group)
-        np.testing.assert_array_equal(groups.masks[groups.index("sex", group, others=True)], sex == other)
-    assert groups.masks[groups.index("overall", "all")].all()
+        np.testing.assert_array_equal(groups.mask(groups.index("sex", group)), sex == group)
+        np.testing.assert_array_equal(groups.mask(groups.index("sex", group, others=True)), sex == other)
+    assert groups.mask(groups.index("overall", "all")).all()
 
 
 def test_everyone_else_is_the_complement_among_the_known(random_predictions):
@@ -133,7 +137,7 @@ def test_everyone_else_is_the_complement_among_the_known(random_predictions):
     groups = find_groups(predictions, (RACE,))
     known = (predictions.table["race"] != "unknown").to_numpy()
     for group in RACE.groups:
-        own, others = groups.masks[groups.index("race", group)], groups.masks[groups.index("race", group, others=True)]
+        own, others = groups.mask(groups.index("race", group)), groups.mask(groups.index("race", group, others=True))
         assert not (own & others).any()
         np.testing.assert_array_equal(own | others, known)
 
@@ -146,8 +150,8 @@ def test_groups_written_as_digits_are_found_after_a_round_trip_through_csv(make_
     )
     made.save(tmp_path / "p.csv")
     groups = find_groups(Predictions.load(tmp_path / "p.csv", (attribute,)), (attribute,))
-    assert groups.masks[groups.index("site", "1")].sum() == 20
-    assert groups.masks[groups.index("site", "1", others=True)].sum() == 40
+    assert groups.mask(groups.index("site", "1")).sum() == 20
+    assert groups.mask(groups.index("site", "1", others=True)).sum() == 40
 
 
 @pytest.mark.parametrize("ending", ["csv", "parquet"])
@@ -287,5 +291,211 @@ def test_predictions_that_cannot_be_audited_are_refused(random_predictions):
         audit([predictions.in_split("train")], CONFIG, seed=0)
     with pytest.raises(InputError, match="no predictions to audit"):
         audit([], CONFIG, seed=0)
-    with pytest.raises(InputError, match="'erm' have no decisions"):
-        audit([replace(predictions, decisions=None)], CONFIG, seed=0)
+
+
+def test_micro_is_the_metric_of_all_findings_pooled(result, random_predictions):
+    predictions = random_predictions(0)
+    men = (predictions.table["sex"] == "M").to_numpy()
+    y, score, decision = (b[men].ravel() for b in (predictions.y_true, predictions.scores, predictions.decisions))
+    known = ~np.isnan(y)
+    y, score, decision = y[known], score[known], decision[known]
+    expected = {
+        "AUROC": roc_auc_score(y, score),
+        "AUPRC": average_precision_score(y, score),
+        "TPR": recall_score(y, decision),
+        "PPV": precision_score(y, decision),
+        "selection_rate": decision.mean(),
+        "Brier": brier_score_loss(y, score),
+    }
+    for metric, value in expected.items():
+        row = cell(result.metrics, label="micro", attribute="sex", group="M", metric=metric)
+        assert row["value"] == pytest.approx(value, abs=1e-6)
+        assert (row["n"], row["n_positive"]) == (len(y), y.sum())
+        assert row["n_patients"] == predictions.table["patient_id"][men].nunique()  # once each, not once per finding
+        assert row["low"] < row["value"] < row["high"]
+    gap = cell(result.gaps, label="micro", attribute="sex", metric="TPR")
+    values = result.metrics.query("label == 'micro' and attribute == 'sex' and metric == 'TPR'")["value"]
+    assert gap["gap"] == pytest.approx(np.ptp(values))
+
+
+def test_the_difference_is_from_everyone_else_whose_group_is_known(result, random_predictions):
+    predictions = random_predictions(0)
+    y, decision = predictions.y_true[:, 0], predictions.decisions[:, 0].astype(float)
+    for attribute in (SEX, RACE):
+        values = predictions.table[attribute.name].to_numpy()
+        for group in attribute.groups:
+            own = (y == 1) & (values == group)
+            others = (y == 1) & (values != group) & (values != "unknown")
+            row = cell(result.metrics, label="finding 0", attribute=attribute.name, group=group, metric="TPR")
+            assert row["difference"] == pytest.approx(decision[own].mean() - decision[others].mean(), abs=1e-12)
+            assert row["difference_low"] < row["difference"] < row["difference_high"]
+
+
+def test_everyone_has_no_everyone_else(result):
+    rows = result.metrics[result.metrics["attribute"] == "overall"]
+    assert rows[["difference", "difference_low", "difference_high"]].isna().all(axis=None)
+    assert rows["value"].notna().all()
+
+
+@pytest.mark.parametrize("metric", ["TPR", "FPR", "selection_rate", "PPV"])
+def test_the_ratio_is_fairlearns(result, random_predictions, metric):
+    predictions = random_predictions(0)
+    known = ~np.isnan(predictions.y_true[:, 1])
+    function = {
+        "TPR": fairlearn.metrics.true_positive_rate,
+        "FPR": fairlearn.metrics.false_positive_rate,
+        "selection_rate": fairlearn.metrics.selection_rate,
+        "PPV": precision_score,
+    }[metric]
+    frame = fairlearn.metrics.MetricFrame(
+        metrics=function,
+        y_true=predictions.y_true[known, 1],
+        y_pred=predictions.decisions[known, 1],
+        sensitive_features=predictions.table["race"][known],
+    )
+    gap = cell(result.gaps, label="finding 1", attribute="race", metric=metric)
+    assert gap["ratio"] == pytest.approx(frame.ratio(), abs=1e-6)
+    assert gap["gap"] == pytest.approx(frame.difference(), abs=1e-6)
+
+
+def test_the_equalized_odds_gap_is_the_larger_of_the_gaps_of_tpr_and_fpr(result):
+    gaps = result.gaps.pivot(index=["label", "attribute"], columns="metric", values="gap")
+    assert len(gaps) >= 8
+    np.testing.assert_allclose(gaps["equalized_odds"], gaps[["TPR", "FPR"]].max(axis=1))
+    ends = result.gaps[result.gaps["metric"] == "equalized_odds"]
+    assert ((ends["low"] <= ends["gap"]) & (ends["gap"] <= ends["high"])).all()
+
+
+def test_without_weights_every_image_is_effective(result):
+    np.testing.assert_allclose(result.metrics["n_effective"], result.metrics["n"])
+
+
+def uneven_predictions(make_predictions, seed: int = 0, n_patients: int = 150):
+    """Patients with 1 to 6 images, whose labels and scores hold together."""
+    rng = np.random.default_rng(seed)
+    patient = np.repeat(np.arange(n_patients), rng.integers(1, 7, n_patients))
+    tendency = rng.normal(size=n_patients)[patient]
+    y = (tendency[:, None] + rng.normal(size=(len(patient), 2)) > 0.3).astype(float)
+    scores = stats.norm.cdf(0.8 * y + 0.5 * tendency[:, None] + rng.normal(size=y.shape) - 0.5)
+    y[rng.random(y.shape) < 0.05] = np.nan
+    sex = rng.choice(["F", "M"], n_patients)[patient]
+    return make_predictions(y, scores, sex=sex, patient_id=patient.astype(str))
+
+
+def test_weighted_by_patient_each_patient_counts_once(make_predictions):
+    """Against scikit-learn with sample weights, and our own pure functions for what it does not have."""
+    predictions = uneven_predictions(make_predictions)
+    config = replace(CONFIG, weight="patient", metrics=("all",))
+    made = audit(predictions, config)
+    patient = predictions.table["patient_id"]
+    weight = 1 / patient.map(patient.value_counts()).to_numpy()
+    assert weight.sum() == pytest.approx(patient.nunique())
+    men = (predictions.table["sex"] == "M").to_numpy() & ~np.isnan(predictions.y_true[:, 0])
+    y, score, decision, w = predictions.y_true[men, 0], predictions.scores[men, 0], predictions.decisions[men, 0], weight[men]
+    expected = {
+        "AUROC": roc_auc_score(y, score, sample_weight=w),
+        "AUPRC": average_precision_score(y, score, sample_weight=w),
+        "TPR": np.average(decision[y == 1], weights=w[y == 1]),
+        "PPV": np.average(y[decision == 1], weights=w[decision == 1]),
+        "Brier": brier_score_loss(y, score, sample_weight=w),
+        "log_loss": log_loss(y, score.astype(float), sample_weight=w),
+    }
+    for metric, value in expected.items():
+        row = cell(made.metrics, label="finding 0", attribute="sex", group="M", metric=metric)
+        assert row["value"] == pytest.approx(value, abs=1e-6), metric
+        assert row["n_effective"] == pytest.approx(effective_n(w)) and row["n_effective"] < row["n"] == men.sum()
+    for metric, definition in METRICS.items():
+        if not definition.of_group:
+            second = score.astype(np.float64) if definition.reads == "score" else decision
+            row = cell(made.metrics, label="finding 0", attribute="sex", group="M", metric=metric)
+            assert row["value"] == pytest.approx(definition.load()(y, second, w), abs=1e-6), metric
+    unweighted = audit(predictions, CONFIG)
+    assert (unweighted.metrics["value"] - made.metrics["value"]).abs().max() > 0.01
+
+
+def test_the_estimand_says_what_counts_once(make_predictions):
+    predictions = uneven_predictions(make_predictions)
+    n, n_patients = len(predictions.table), predictions.table["patient_id"].nunique()
+    for weight, says in (("image", "about an image drawn from these"), ("patient", "those of a patient drawn from these")):
+        text = audit(predictions, replace(CONFIG, weight=weight, metrics=("TPR",))).estimand
+        assert says in text and f"{n:,} rows of {n_patients:,} patients" in text
+    sizes = predictions.table["patient_id"].value_counts()
+    assert f"hold {sizes.iloc[: n_patients // 10].sum() / n:.0%} of them" in text
+
+
+def test_a_crossing_has_the_groups_of_two_attributes_at_once(random_predictions):
+    predictions = random_predictions(0)
+    made = audit(predictions, replace(CONFIG, crossings=("race x sex",)))
+    crossed = made.metrics[made.metrics["attribute"] == "race x sex"]
+    assert set(crossed["group"]) == {f"{race}, {sex}" for race in "ABC" for sex in "FM"}
+    known = ~np.isnan(predictions.y_true[:, 0])
+    mask = (predictions.table["race"] == "A").to_numpy() & (predictions.table["sex"] == "F").to_numpy() & known
+    row = cell(made.metrics, label="finding 0", attribute="race x sex", group="A, F", metric="AUROC")
+    assert row["value"] == pytest.approx(roc_auc_score(predictions.y_true[mask, 0], predictions.scores[mask, 0]))
+    assert row["n"] == mask.sum()
+    others = (predictions.table["sex"] != "unknown").to_numpy() & known & ~mask
+    value = roc_auc_score(predictions.y_true[others, 0], predictions.scores[others, 0])
+    assert row["value"] - row["difference"] == pytest.approx(value)
+    assert "race x sex" in set(made.gaps["attribute"])
+
+
+def test_all_metrics_can_be_asked_for_at_once(random_predictions):
+    made = audit(random_predictions(0), replace(CONFIG, metrics=("all",)))
+    assert set(made.metrics["metric"]) == set(METRICS)
+    of_group = made.metrics["metric"].map({m: d.of_group for m, d in METRICS.items()})
+    assert made.metrics[~of_group]["value"].notna().all()
+    background = made.metrics[of_group & made.metrics["attribute"].isin(["sex", "race"])]
+    assert background["value"].notna().all() and background["difference"].isna().all()
+    assert made.metrics[of_group & (made.metrics["attribute"] == "overall")]["value"].isna().all()
+
+
+def test_metrics_come_in_the_tables_order_and_each_once(random_predictions):
+    made = audit(random_predictions(0), replace(CONFIG, metrics=("TPR", "AUROC", "TPR")))
+    rows = made.metrics.query("label == 'finding 0' and attribute == 'sex' and group == 'F'")
+    assert list(rows["metric"]) == ["AUROC", "TPR"]
+
+
+def test_an_unknown_metric_is_named_with_the_nearest(random_predictions):
+    with pytest.raises(InputError, match=r"Unknown metric 'AUROCC'\. Did you mean 'AUROC'\?.*TPR"):
+        audit(random_predictions(0), replace(CONFIG, metrics=("AUROCC",)))
+
+
+AGE = ("young", "old")
+
+
+def aging_predictions(make_predictions, *, sign: int, constant: bool):
+    """Every patient once young and once old; the decision at both ages agrees (`sign=1`) or is the opposite (-1)."""
+    rng = np.random.default_rng(0)
+    n = 300
+    young = (rng.random(n) < 0.5).astype(float)
+    old = young if sign > 0 else 1 - young
+    flipped = rng.random(n) < 0.1
+    decisions = np.r_[young, np.where(flipped, 1 - old, old)][:, None]
+    return make_predictions(
+        rng.integers(0, 2, (2 * n, 1)), 0.2 + 0.6 * decisions, decisions=decisions,
+        attributes=(Attribute("age_group", AGE, constant),),
+        patient_id=np.tile(np.arange(n), 2).astype(str), age_group=np.repeat(AGE, n),
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_groups_that_share_patients_are_compared_with_their_correlation(make_predictions, sign):
+    """Paired decisions: the variance of the difference in closed form, from each patient's difference."""
+    config = replace(CONFIG, n_replicates=400, metrics=("selection_rate",))
+    paired, apart = (
+        audit(aging_predictions(make_predictions, sign=sign, constant=constant), config) for constant in (False, True)
+    )
+    keys = {"label": "finding 0", "attribute": "age_group", "metric": "selection_rate"}
+    widths = [
+        np.diff(cell(made.metrics, group="young", **keys)[["difference_low", "difference_high"]].astype(float))[0]
+        for made in (paired, apart)
+    ]
+    decisions = aging_predictions(make_predictions, sign=sign, constant=False).decisions[:, 0].reshape(2, -1)
+    expected = 2 * 1.96 * stats.sem(decisions[0] - decisions[1])
+    assert widths[0] == pytest.approx(expected, rel=0.15)
+    assert widths[1] == pytest.approx(2 * 1.96 * np.hypot(*stats.sem(decisions, axis=1)), rel=0.05)
+    assert (widths[0] < 0.6 * widths[1]) if sign > 0 else (widths[0] > 1.25 * widths[1])
+    gaps = [cell(made.gaps, **keys) for made in (paired, apart)]
+    assert (gaps[0]["high"] < gaps[1]["high"]) == (sign > 0)
+    half_normal = np.sqrt(2 / np.pi) * stats.sem(decisions[0] - decisions[1])
+    assert gaps[0]["noise_gap"] == pytest.approx(half_normal, rel=0.15)

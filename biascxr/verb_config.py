@@ -1,0 +1,129 @@
+"""Configurations of the verbs that need no run: `biascxr audit --predictions`, `select` and `power`.
+
+As in `config`, fields are flags. This module imports neither TensorFlow nor pandas.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from biascxr.config import AuditConfig
+from biascxr.errors import InputError
+
+
+def split_commas(values: tuple[str, ...]) -> tuple[str, ...]:
+    """Returns the parts of texts that may be separated by commas, blanks around them taken off."""
+    return tuple(part.strip() for value in values for part in value.split(",") if part.strip())
+
+
+@dataclass(frozen=True)
+class StandaloneConfig(AuditConfig):
+    """An audit of anybody's predictions. Lists may be separated by commas."""
+
+    predictions: Path | None = None
+    """Table with patient_id, true_<label> and prob_<label> columns and attributes; .csv, .csv.gz or .parquet. Optional:
+    image_id, study_id, split, recipe, seed, fold, decision_<label>."""
+    baseline: Path | None = None
+    """Other predictions of the same images: is --predictions fairer than these?"""
+    output_dir: Path | None = None
+    """Where tables and report go (default: output/audit_<name of the table>)."""
+    labels: tuple[str, ...] = ()
+    """Only these findings."""
+    unit: Literal["image", "study"] = "image"
+    """What a row is: an image, or a study (mean score of its images)."""
+    thresholds_from: Path | None = None
+    """Predictions of other patients that thresholds are fitted on (default: rows whose split is calibration; without any,
+    two halves of the patients, each decided by thresholds fitted on the other)."""
+    baseline_thresholds_from: Path | None = None
+    """The same for --baseline."""
+    threshold_rule: Literal["fixed_fpr", "0.5", "youden", "g_mean", "min_gap", "f1", "fixed_tpr"] = "fixed_fpr"
+    """How a score becomes a decision; not used where the table has decision_<label> columns."""
+    threshold_target: float | None = None
+    """FPR of fixed_fpr (default 0.20) or TPR of fixed_tpr."""
+    threshold_attribute: str | None = None
+    """Attribute whose groups get thresholds of their own, drawn towards everyone's where positive patients are few."""
+    age_bins: tuple[float, ...] = (0.0, 20.0, 40.0, 60.0, 80.0)
+    """Lower edges of age groups, in years."""
+    duplicates: Literal["error", "first"] = "error"
+    """What to do with an image that is there twice."""
+    check_estimand: bool = True
+    """Also audit with patients (or images) weighing the same, and studies for images where there are any, and say which
+    conclusions would change."""
+    seed: int = 0
+    """Seed of resamples, permutations and halves."""
+
+    def __post_init__(self) -> None:
+        for name in ("attributes", "crossings", "metrics", "adjust", "labels"):
+            object.__setattr__(self, name, split_commas(getattr(self, name)))
+        super().__post_init__()
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more; got {self.seed}.")
+
+    def run_dir(self) -> Path:
+        """Returns the folder of results."""
+        return self.output_dir or Path("output") / f"audit_{self.predictions.name.split('.')[0]}"
+
+    def audit_config(self, **changes) -> AuditConfig:
+        """Returns the part that `audit` takes."""
+        names = AuditConfig.__dataclass_fields__
+        return replace(AuditConfig(**{name: getattr(self, name) for name in names}), **changes)
+
+
+@dataclass(frozen=True)
+class SelectConfig:
+    """Chooses among candidate models by every rule there is, and says what each choice costs under the others."""
+
+    predictions: tuple[Path, ...] = ()
+    """Tables of predictions of the same images; each recipe, seed or file is a candidate."""
+    attribute: str = ""
+    """Attribute whose groups are compared."""
+    metric: str = "AUROC"
+    """Metric, averaged over findings; one where higher is better."""
+    labels: tuple[str, ...] = ()
+    """Only these findings."""
+    leakage: Path | None = None
+    """CSV with columns candidate and value: how well groups can be read from each candidate's vectors."""
+    output_dir: Path | None = None
+    """Where candidates.csv, chosen.csv and regret_on_test.csv go (default: output/select_<name of the first table>)."""
+    min_patients: int = 25
+    """Groups with fewer patients are left out."""
+
+
+@dataclass(frozen=True)
+class PowerConfig:
+    """The smallest difference of a group from everyone else that could be seen, before anyone trains anything."""
+
+    table: Path | None = None
+    """Table with patient_id, attributes and true_<label> columns, for instance predictions, or planned test rows."""
+    attributes: tuple[str, ...] = ()
+    """Attributes of the table to compare groups by."""
+    sizes: tuple[str, ...] = ()
+    """Without a table: patients per group, for instance WHITE=900 BLACK=150 ASIAN=60."""
+    prevalence: float = 0.1
+    """Without a table: share of patients with the finding."""
+    images_per_patient: float = 1.0
+    """Without a table: images per patient."""
+    tpr: float = 0.80
+    """TPR of everyone else."""
+    fpr: float = 0.20
+    """FPR of everyone else."""
+    auroc: float = 0.85
+    """AUROC of everyone else."""
+    icc: float = 0.5
+    """Correlation between two images of a patient."""
+    power: float = 0.8
+    """Chance of seeing the difference."""
+    alpha: float = 0.05
+    """Level of the test, two-sided."""
+    n_tests: int | None = None
+    """How many tests the adjusted columns stand for (default: findings x attributes of the table; 1 without one)."""
+    age_bins: tuple[float, ...] = (0.0, 20.0, 40.0, 60.0, 80.0)
+    """Lower edges of age groups, in years."""
+    output: Path | None = None
+    """CSV to write (default: printed only)."""
+
+    def __post_init__(self) -> None:
+        for name in ("attributes", "sizes"):
+            object.__setattr__(self, name, split_commas(getattr(self, name)))
