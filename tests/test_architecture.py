@@ -115,3 +115,8 @@ def test_nothing_is_unpickled(path):
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.keyword) and node.arg in ("allow_pickle", "safe_mode"):
             assert isinstance(node.value, ast.Constant) and node.value.value == (node.arg == "safe_mode"), f"{path}: {node.arg}"
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(PACKAGE).as_posix())
+def test_no_file_grows_beyond_what_can_be_read_in_one_sitting(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 520

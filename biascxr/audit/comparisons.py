@@ -12,7 +12,8 @@ from biascxr.audit.verdicts import Changes, levelling
 from biascxr.config import AuditConfig
 from biascxr.metrics.base import METRICS
 from biascxr.metrics.fairness import fate
-from biascxr.metrics.intervals import gap_change, t_interval, t_p_value
+from biascxr.metrics.gaps import gap_change
+from biascxr.metrics.intervals import t_interval, t_p_value
 
 GAP = "gap"
 COMPARED_METRICS = ("AUROC", "TPR", "FPR")

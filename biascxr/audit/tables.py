@@ -10,19 +10,13 @@ import pandas as pd
 
 from biascxr.audit.cells import MACRO, MICRO, Cells, spread
 from biascxr.audit.groups import ALL, OVERALL, Groups
+from biascxr.audit.underdiagnosis import DERIVED_NO_FINDING, NO_FINDING
 from biascxr.config import AuditConfig
 from biascxr.containers import Attribute
 from biascxr.metrics.base import METRICS
-from biascxr.metrics.intervals import (
-    expected_noise_gap,
-    group_noise,
-    logit_t_interval,
-    max_t_gap_interval,
-    mover_difference,
-    noise_corrected_gap,
-    t_interval,
-    wilson_interval,
-)
+from biascxr.metrics.fairness import noise_corrected_spread
+from biascxr.metrics.gaps import expected_noise_gap, group_noise, max_t_gap_interval, noise_corrected_gap
+from biascxr.metrics.intervals import logit_t_interval, mover_difference, t_interval, wilson_interval
 
 # A label enters a macro comparison only if every compared group has so many patients of the class that a metric rests on.
 MIN_CLASS_PATIENTS = 5
@@ -34,6 +28,11 @@ INTERVALS = {
     "t": "t, patients resampled",
 }
 EQUALIZED_ODDS = "equalized_odds"
+KNOWN_AS = {
+    "selection_rate": "demographic parity difference", "TPR": "equal opportunity difference (EOpp1)",
+    "TNR": "equal opportunity difference (EOpp0)", "PPV": "predictive parity difference", "AUROC": "AUC gap",
+    "ECE": "calibration gap", EQUALIZED_ODDS: "equalized odds difference",
+}  # fmt: skip
 MACRO_INTERVAL = "normal, patients resampled"
 # Metrics that cannot be below 0 or above 1; a symmetric interval is cut there.
 UNBOUNDED = ("log_loss", "calibration_in_the_large", "calibration_slope")
@@ -212,9 +211,10 @@ def gaps_table(
     """One max-min gap per label (and macro, micro), attribute and metric, over the groups that are large enough.
 
     Returns:
-        Columns `label, attribute, metric, gap, low, high, noise_gap, corrected_gap, ratio, lowest_group, highest_group,
-        n_groups, n_labels, interval`. `noise_gap` is what noise alone would give if the metric were equal; `ratio` is the
-        lowest value over the highest.
+        Columns `label, attribute, metric, known_as, n_labels, gap, low, high, noise_gap, corrected_gap, ratio, spread,
+        corrected_spread, lowest_group, highest_group, n_groups, interval`. `known_as` is the field's name of the gap;
+        `noise_gap` is what noise alone would give if the metric were equal; `ratio` is the lowest value over the highest;
+        `spread` is the standard deviation over groups.
     """
     rows = []
     labels = (*label_names, MICRO)[: len(cells.counts.n)]
@@ -253,7 +253,11 @@ def gaps_table(
                 common = {"label": label_name, "attribute": attribute.name, "metric": EQUALIZED_ODDS}
                 rows.append(common | {"n_labels": counted.get(label_name, 1)} | row)
     empty = _gap_row((), None, None, None, config, seed, is_independent=True)
-    return pd.DataFrame(rows, columns=["label", "attribute", "metric", "n_labels", *empty])
+    table = pd.DataFrame(rows, columns=["label", "attribute", "metric", "n_labels", *empty])
+    table.insert(3, "known_as", table["metric"].map(KNOWN_AS).fillna(""))
+    is_underdiagnosis = (table["metric"] == "FPR") & table["label"].isin([NO_FINDING, DERIVED_NO_FINDING])
+    table["known_as"] = table["known_as"].mask(is_underdiagnosis, "underdiagnosis gap")
+    return table
 
 
 def _gap_row(
@@ -267,9 +271,10 @@ def _gap_row(
     is_independent: bool,
 ) -> dict:
     """The gap of values `[k, R + 1]`; all NaN where it cannot be measured."""
+    numbers = ("gap", "low", "high", "noise_gap", "corrected_gap", "ratio", "spread", "corrected_spread")
     row = {
-        "gap": np.nan, "low": np.nan, "high": np.nan, "noise_gap": np.nan, "corrected_gap": np.nan, "ratio": np.nan,
-        "lowest_group": "", "highest_group": "", "n_groups": len(names), "interval": "max-T MOVER",
+        **dict.fromkeys(numbers, np.nan), "lowest_group": "", "highest_group": "", "n_groups": len(names),
+        "interval": "max-T MOVER",
     }  # fmt: skip
     if values is None or np.isnan(values[:, 0]).any() or np.isnan(errors).any():
         return row
@@ -282,6 +287,7 @@ def _gap_row(
     row["noise_gap"] = expected_noise_gap(errors, seed=seed, correlation=correlation)
     row["corrected_gap"] = noise_corrected_gap(row["gap"], row["noise_gap"])
     row["ratio"] = float(estimate.min() / estimate.max()) if estimate.min() >= 0 and estimate.max() > 0 else np.nan
+    row["spread"], row["corrected_spread"] = float(estimate.std()), noise_corrected_spread(estimate, errors)
     row["lowest_group"], row["highest_group"] = names[int(estimate.argmin())], names[int(estimate.argmax())]
     return row
 
@@ -301,6 +307,7 @@ def _equalized_odds_row(tpr: tuple, fpr: tuple, config: AuditConfig, seed: int, 
     noise = float(np.maximum(*draws).mean())
     return larger | {
         "low": max(side["low"] for side in strict), "high": max(side["high"] for side in sides), "noise_gap": noise,
-        "corrected_gap": noise_corrected_gap(larger["gap"], noise), "ratio": np.nan,
+        "corrected_gap": noise_corrected_gap(larger["gap"], noise), "ratio": np.nan, "spread": np.nan,
+        "corrected_spread": np.nan,
         "interval": "max-T MOVER, the larger of TPR and FPR",
     }  # fmt: skip

@@ -44,14 +44,11 @@ from biascxr.metrics.fairness import (
     underdiagnosis_gap,
     worst_group,
 )
+from biascxr.metrics.gaps import expected_noise_gap, gap_change, max_t_gap_interval, noise_corrected_gap
 from biascxr.metrics.intervals import (
     bca_interval,
-    expected_noise_gap,
-    gap_change,
     logit_t_interval,
-    max_t_gap_interval,
     mover_difference,
-    noise_corrected_gap,
     percentile_interval,
     studentized_interval,
     t_interval,
