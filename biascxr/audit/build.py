@@ -67,8 +67,8 @@ class AuditResult:
     def load(cls, folder: Path) -> AuditResult:
         """Reads what `save` wrote."""
         text = dict.fromkeys(
-            ("recipe", "label", "group", "attribute", "lowest_group", "highest_group", "levelling", "verdict", "positives_of",
-             "negatives_of", "adjusted_for", "note"), str,
+            ("recipe", "label", "group", "attribute", "known_as", "lowest_group", "highest_group", "levelling", "verdict",
+             "positives_of", "negatives_of", "adjusted_for", "note"), str,
         )  # fmt: skip
         frames = {}
         for name in TABLES:

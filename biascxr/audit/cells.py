@@ -21,6 +21,7 @@ from biascxr.metrics.resampling import Resamples
 from biascxr.metrics.sorted_pass import SUMS, has_compiler, sorted_pass
 
 MACRO, MICRO = "macro", "micro"
+CALIBRATION_ERRORS = ("ECE_debiased", "ECE")  # measured together: the interval of either rests on both
 # Below this many row visits numpy is done before numba has compiled.
 COMPILE_FROM = 30_000_000
 # What a difference of sums leaves of them by rounding, where it should be 0.
@@ -105,6 +106,8 @@ def measure_cells(
         is_compiled: default: numba if it is there and the work is worth its compilation.
     """
     metrics = tuple(metrics)
+    if set(CALIBRATION_ERRORS) & set(metrics):
+        metrics = tuple(dict.fromkeys((*metrics, *CALIBRATION_ERRORS)))
     n_labels = len(predictions.label_names) + (with_micro and adjustment is None)
     width = resamples.n_replicates + 1
     if is_compiled is None:

@@ -8,7 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pandas as pd
 
-from biascxr.audit.cells import MACRO, MICRO, Cells, spread
+from biascxr.audit.cells import CALIBRATION_ERRORS, MACRO, MICRO, Cells, spread
 from biascxr.audit.groups import ALL, OVERALL, Groups
 from biascxr.audit.underdiagnosis import DERIVED_NO_FINDING, NO_FINDING
 from biascxr.config import AuditConfig
@@ -26,6 +26,7 @@ INTERVALS = {
     "mean": "t, cluster-robust",
     "logit": "logit t, patients resampled",
     "t": "t, patients resampled",
+    "calibration": "t below the debiased, above the raw value, patients resampled",
 }
 EQUALIZED_ODDS = "equalized_odds"
 KNOWN_AS = {
@@ -91,7 +92,12 @@ def cell_bounds(cells: Cells, metric: str, confidence: float, where=slice(None))
         return wilson_interval(value, error, cells.counts.effective[metric][where], confidence, df=df)
     if form in ("auroc", "logit"):
         return logit_t_interval(value, error, confidence, df=df)
-    low, high = t_interval(value, error, confidence, df=df)
+    if form == "calibration":
+        (low, _), (_, high) = (
+            t_interval(cells.estimate(m)[where], cells.standard_error(m)[where], confidence, df=df) for m in CALIBRATION_ERRORS
+        )
+    else:
+        low, high = t_interval(value, error, confidence, df=df)
     return (low, high) if metric in UNBOUNDED else (np.clip(low, 0, 1), np.clip(high, 0, 1))
 
 

@@ -19,7 +19,8 @@ class Metric:
         among: whose patients it rests on: those with a positive (negative) image, the smaller of both, or all.
         interval: its form: `"rate"` Wilson at the effective sample size; `"auroc"` clustered DeLong on the logit scale;
             `"mean"` t with the cluster-robust standard error; `"logit"` and `"t"`: a t quantile times the spread over the
-            resamples, on the logit scale (values in (0, 1)) or as it is.
+            resamples, on the logit scale (values in (0, 1)) or as it is; `"calibration"`: such a t below the debiased and
+            above the raw calibration error, between which the truth lies.
         better: which way is better for the patients, as far as it can be said.
         depends_on_prevalence: whether groups of different prevalence differ in it although the scores mean the same.
         of_group: defined for a group against its background only.
@@ -28,7 +29,7 @@ class Metric:
     function: str
     reads: Literal["decision", "score"]
     among: Literal["positive", "negative", "both", "known"]
-    interval: Literal["rate", "auroc", "mean", "logit", "t"]
+    interval: Literal["rate", "auroc", "mean", "logit", "t", "calibration"]
     better: Literal["higher", "lower", "neither"]
     depends_on_prevalence: bool = False
     of_group: bool = False
@@ -55,8 +56,8 @@ METRICS: dict[str, Metric] = {
     "balanced_accuracy": Metric(f"{_RATES}:balanced_accuracy", "decision", "both", "logit", "higher"),
     "Brier": Metric(f"{_CALIBRATION}:brier_score", "score", "known", "mean", "lower", True),
     "log_loss": Metric(f"{_CALIBRATION}:log_loss", "score", "known", "mean", "lower", True),
-    "ECE": Metric(f"{_CALIBRATION}:expected_calibration_error", "score", "known", "t", "lower"),
-    "ECE_debiased": Metric(f"{_CALIBRATION}:debiased_calibration_error", "score", "known", "t", "lower"),
+    "ECE": Metric(f"{_CALIBRATION}:expected_calibration_error", "score", "known", "calibration", "lower"),
+    "ECE_debiased": Metric(f"{_CALIBRATION}:debiased_calibration_error", "score", "known", "calibration", "lower"),
     "calibration_in_the_large": Metric(f"{_CALIBRATION}:calibration_in_the_large", "score", "both", "t", "neither"),
     "calibration_slope": Metric(f"{_CALIBRATION}:calibration_slope", "score", "both", "t", "neither"),
     "BNSP_AUROC": Metric(f"{_RANKS}:bnsp_auroc", "score", "positive", "logit", "higher", of_group=True),

@@ -135,7 +135,7 @@ def test_values_stay_where_the_interval_expects_them(metric):
         value = compute(metric, y, score)
         if METRICS[metric].interval in ("rate", "auroc", "logit") and not np.isnan(value):
             assert 0 <= value <= 1
-    assert METRICS[metric].interval in ("rate", "auroc", "mean", "logit", "t")
+    assert METRICS[metric].interval in ("rate", "auroc", "mean", "logit", "t", "calibration")
     assert METRICS[metric].among in ("positive", "negative", "both", "known")
 
 
