@@ -268,7 +268,7 @@ def audit(run: Run, recipes: tuple) -> None:
         inputs=run.inputs_of("cohort") | predictions_inputs(run, recipes),
         settings=to_dict(run.config.audit) | {"seed": run.config.seed},
         code=("audit", "metrics", "containers"),
-        libraries=("numpy", "scipy", "pandas", "statsmodels", "numba"),
+        libraries=("numpy", "scipy", "pandas", "numba"),
     )
 
 

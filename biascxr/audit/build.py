@@ -16,7 +16,7 @@ from biascxr.audit.adjust import Adjustment
 from biascxr.audit.adjusted import adjusted_table
 from biascxr.audit.cells import Cells, is_worth_compiling, measure_cells
 from biascxr.audit.comparisons import COLUMNS as COMPARISON_COLUMNS
-from biascxr.audit.comparisons import COMPARED_METRICS, EQUALIZED_ODDS, GAP, comparison_table
+from biascxr.audit.comparisons import EQUALIZED_ODDS, GAP, comparison_table
 from biascxr.audit.cross_auroc import cross_auroc_table
 from biascxr.audit.equality import equality_table
 from biascxr.audit.groups import find_groups
@@ -161,7 +161,7 @@ def audit(
         else:
             made["comparisons"] = comparison_table(
                 cells[next(iter(named))], cells[name], groups, current.label_names,
-                tuple(m for m in COMPARED_METRICS if m in metrics), config, gap_lows=baseline_gaps,
+                metrics, config, gap_lows=baseline_gaps,
             )  # fmt: skip
         for key, table in made.items():
             table.insert(0, "recipe", name)
@@ -266,13 +266,15 @@ def with_verdicts(comparisons: pd.DataFrame, config: AuditConfig) -> pd.DataFram
         made.loc[own.index, "p_holm"] = adjust_p_values(p, "holm")
         made.loc[own.index, "p_benjamini_hochberg"] = adjust_p_values(p, "benjamini_hochberg")
     made["verdict"] = [
-        verdict(
-            row.low, row.high, p_value=row.p_holm, alpha=1 - config.confidence,
-            lower_is_better=row.group == GAP or row.metric == EQUALIZED_ODDS or METRICS[row.metric].better == "lower",
-        )
+        verdict(row.low, row.high, better=_better(row), p_value=row.p_holm, alpha=1 - config.confidence)
         for row in made.itertuples()
-    ]  # fmt: skip
+    ]
     return made
+
+
+def _better(row) -> str:
+    """Which way is better for a row of the comparisons: a gap is better smaller, whatever its metric."""
+    return "lower" if row.group == GAP or row.metric == EQUALIZED_ODDS else METRICS[row.metric].better
 
 
 def _named(predictions, config: AuditConfig) -> dict[str, Predictions]:

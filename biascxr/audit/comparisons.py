@@ -16,7 +16,6 @@ from biascxr.metrics.gaps import gap_change
 from biascxr.metrics.intervals import t_interval, t_p_value
 
 GAP = "gap"
-COMPARED_METRICS = ("AUROC", "TPR", "FPR")
 COLUMNS = (
     "label", "attribute", "group", "metric", "before", "after", "change", "low", "high", "p_value", "fate", "levelling",
     "n_patients", "interval",

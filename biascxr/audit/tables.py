@@ -35,7 +35,7 @@ KNOWN_AS = {
     "ECE": "calibration gap", EQUALIZED_ODDS: "equalized odds difference",
 }  # fmt: skip
 MACRO_INTERVAL = "normal, patients resampled"
-# Metrics that cannot be below 0 or above 1; a symmetric interval is cut there.
+# Metrics that may leave [0, 1]; a symmetric interval of any other is cut there.
 UNBOUNDED = ("log_loss", "calibration_in_the_large", "calibration_slope")
 
 

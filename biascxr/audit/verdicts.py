@@ -17,20 +17,25 @@ UP, TRADE, SHIFTED = "levelling up", "trade-off", "shifted"
 MARGIN = 0.05
 
 
-def verdict(low: float, high: float, *, lower_is_better: bool, p_value: float = 0.0, alpha: float = 0.05) -> str:
+def verdict(low: float, high: float, *, better: str, p_value: float = 0.0, alpha: float = 0.05) -> str:
     """Reads an interval of a change and its adjusted p-value.
 
+    Args:
+        low: lower end.
+        high: upper end.
+        better: `"higher"`, `"lower"`, or `"neither"`: a selection rate is not better higher or lower.
+        p_value: adjusted for the number of comparisons.
+        alpha: level.
+
     Returns:
-        Better or worse where the interval does not hold 0 and the p-value is below `alpha`; not enough evidence where it
-        does, or is undefined.
+        Better or worse (higher or lower where neither is better), where the interval does not hold 0 and the p-value is
+        below `alpha`; not enough evidence where it does, or is undefined.
     """
-    if np.isnan(p_value) or p_value >= alpha:
+    if np.isnan(p_value) or p_value >= alpha or not (low > 0 or high < 0):
         return OPEN
-    if low > 0:
-        return WORSE if lower_is_better else BETTER
-    if high < 0:
-        return BETTER if lower_is_better else WORSE
-    return OPEN
+    if better == "neither":
+        return "higher" if low > 0 else "lower"
+    return BETTER if (low > 0) == (better == "higher") else WORSE
 
 
 @dataclass(frozen=True)

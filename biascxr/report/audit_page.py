@@ -167,7 +167,7 @@ def comparison_sentences(comparisons: pd.DataFrame, baseline: str) -> list[str]:
     """Returns per recipe what the macro gaps say, with who paid for it."""
     sentences = []
     for recipe, own in comparisons.groupby("recipe", sort=False):
-        macro = own[own["label"] == MACRO]
+        macro = own[(own["label"] == MACRO) & own["metric"].isin([*SHOWN, EQUALIZED_ODDS])]
         cost = macro[(macro["attribute"] == OVERALL) & (macro["metric"] == "AUROC")]
         told = macro[(macro["group"] == GAP) & (macro["verdict"].isin(["better", "worse"]) | (macro["levelling"] != ""))]
         parts = [
@@ -290,7 +290,7 @@ def adjusted_rows(adjusted: pd.DataFrame, metrics: pd.DataFrame, recipe: str) ->
 
 def comparison_rows(comparisons: pd.DataFrame) -> list[dict]:
     """Returns the macro changes of gaps and over everyone, with verdicts and who paid."""
-    macro = comparisons[comparisons["label"] == MACRO]
+    macro = comparisons[(comparisons["label"] == MACRO) & comparisons["metric"].isin([*SHOWN, EQUALIZED_ODDS])]
     macro = macro[(macro["attribute"] == OVERALL) | (macro["group"] == GAP)].dropna(subset=["change"])
     return [
         {

@@ -198,8 +198,8 @@ def gap_rows(inputs: ReportInputs) -> list[dict]:
             "gap": summary.interval(row.gap, row.low, row.high),
             "noise": "–" if np.isnan(row.noise_gap) else f"{row.noise_gap:.3f}",
             "corrected": "–" if np.isnan(row.corrected_gap) else f"{row.corrected_gap:.3f}",
-            "lowest": row.lowest_group if isinstance(row.lowest_group, str) else "–",
-            "highest": row.highest_group if isinstance(row.highest_group, str) else "–",
+            "lowest": row.lowest_group or "–",
+            "highest": row.highest_group or "–",
             "n_groups": row.n_groups,
             "n_labels": row.n_labels,
         }

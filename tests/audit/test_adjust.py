@@ -151,12 +151,12 @@ def test_a_difference_that_the_mix_of_views_makes_is_gone_after_adjusting_for_vi
 def test_a_group_that_is_treated_worse_in_the_same_view_still_is_after_adjusting():
     predictions = make_world(3, 20_000)
     is_c = (predictions.table["race"] == "C").to_numpy()
-    missed = is_c & (np.random.default_rng(3).random(20_000) < 0.3)
+    missed = is_c & (np.random.default_rng([3, 1]).random(20_000) < 0.3)
     decisions = predictions.decisions.copy()
     decisions[missed] = 0
     made = cells_of(adjust(replace(predictions, decisions=decisions), attributes=(RACE,), n_replicates=1), ("TPR",))
     a, _, c = made.estimate("TPR")[0, columns_of(adjust(predictions, attributes=(RACE,)), "race")]
-    assert c / a == pytest.approx(0.7, abs=0.06)
+    assert c / a == pytest.approx(0.7, abs=0.1)  # 2.5 standard errors; unharmed it is 1
 
 
 def test_adjusting_for_the_label_makes_predictive_values_comparable():
@@ -320,8 +320,8 @@ def test_with_the_strata_shares_alike_the_weights_are_one():
 
 
 def test_a_thin_group_is_not_shown_and_says_why():
-    """Group C is seen from the bedside only, but for a few images: there is next to nothing to compare it on."""
-    predictions = make_world(13, 3000, share_ap={"A": 0.3, "B": 0.4, "C": 0.99})
+    """Group A is hardly ever imaged at the bedside, group C hardly ever elsewhere: little of A can be compared."""
+    predictions = make_world(13, 3000, share_ap={"A": 0.03, "B": 0.4, "C": 0.99})
     adjustment = adjust(predictions, attributes=(RACE,), n_replicates=60)
     table = adjusted_table(predictions, adjustment, ("AUROC", "TPR"), AuditConfig())
     single = table[table["label"].isin(["a", "b"])]
@@ -365,7 +365,7 @@ def test_a_blank_view_is_unknown():
 
 
 def test_a_name_that_is_not_there_is_named_with_the_nearest():
-    with pytest.raises(InputError, match="column to adjust for 'veiw'. Did you mean 'view'"):
+    with pytest.raises(InputError, match=r"column to adjust for 'veiw'. Did you mean 'view'"):
         adjust(make_world(17, 20), ("veiw",))
 
 

@@ -131,3 +131,15 @@ def test_the_weights_of_an_adjustment_are_those_of_the_data_as_they_are():
             expected = calibration_slope(predictions.y_true[own, 0], predictions.scores[own, 0], w)
             assert made.estimate("calibration_slope")[0, column] == pytest.approx(expected, rel=1e-9)
             assert expected != calibration_slope(predictions.y_true[own, 0], predictions.scores[own, 0], weight[own])
+
+
+def test_a_tie_between_the_classes_stays_a_tie():
+    """Positives at .1 or above, negatives at .1 or below: no slope. As (.1 - 1) + 1 the tie would be broken, the slope -29."""
+    score = np.array([0.1, 0.1, 0.3, 0.5, 0.1, 0.1, 0.05, 0.02])
+    y = np.repeat([1, 0], 4).astype(np.float32)
+    table = pd.DataFrame({"patient_id": np.arange(8), "sex": ["F", "M"] * 4, "age_group": "young"})
+    predictions = Predictions(table, y[:, None], score[:, None], ("a",), (SEX, AGE))
+    groups, _, made = replicates_of(predictions, 3)
+    column = groups.index(OVERALL, ALL)
+    assert np.isnan(made["calibration_slope"][0, column]).all()
+    assert not np.isnan(made["calibration_in_the_large"][0, column, 0])

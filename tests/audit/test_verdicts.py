@@ -46,15 +46,20 @@ CONFIG = AuditConfig(n_replicates=200, n_permutations=0, metrics=("AUROC", "TPR"
     ],
 )
 def test_a_verdict_needs_an_interval_off_zero(low, high, lower_is_better, expected):
-    assert verdict(low, high, lower_is_better=lower_is_better) == expected
-    assert verdict(low, high, lower_is_better=lower_is_better, p_value=0.049) == expected
+    assert verdict(low, high, better="lower" if lower_is_better else "higher") == expected
+    assert verdict(low, high, better="lower" if lower_is_better else "higher", p_value=0.049) == expected
 
 
 @pytest.mark.parametrize("p_value", [0.05, 0.2, 1.0, np.nan])
 def test_a_verdict_needs_a_small_adjusted_p_value_too(p_value):
     for low, high in ((0.01, 0.2), (-0.2, -0.01)):
-        assert verdict(low, high, lower_is_better=False, p_value=p_value) == OPEN
-    assert verdict(0.01, 0.2, lower_is_better=False, p_value=0.2, alpha=0.3) == BETTER
+        assert verdict(low, high, better="higher", p_value=p_value) == OPEN
+    assert verdict(0.01, 0.2, better="higher", p_value=0.2, alpha=0.3) == BETTER
+
+
+def test_where_neither_way_is_better_the_direction_is_told():
+    assert verdict(0.01, 0.2, better="neither") == "higher" and verdict(-0.2, -0.01, better="neither") == "lower"
+    assert verdict(-0.1, 0.1, better="neither") == OPEN
 
 
 def named(predictions, recipe: str, **changes):
