@@ -88,6 +88,7 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
         phantom(current)
     describe_run(current.folder.path, config)
     cohort(current)
+    check_audit(current)
     steps = {
         "records": records,
         "embeddings": embeddings,
@@ -143,6 +144,13 @@ def cohort(run: Run) -> None:
         code=("cohort", "containers", "age_groups"),
         libraries=TABLE_LIBRARIES,
     )
+
+
+def check_audit(run: Run) -> None:
+    """Raises InputError for an audit that could not be done, as soon as the attributes are known."""
+    from biascxr.audit import check_audit as check
+
+    check(run.cohort(), run.config.audit)
 
 
 def records(run: Run) -> None:

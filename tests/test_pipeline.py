@@ -15,6 +15,7 @@ import pytest
 
 from biascxr.cli import parse_flags, run_command
 from biascxr.cohort.generic import CHEXPERT_LABELS
+from biascxr.config import AuditConfig, RunConfig
 from biascxr.containers import Predictions
 from biascxr.errors import InputError
 from biascxr.pipeline import run
@@ -220,3 +221,20 @@ def test_images_unpacked_after_a_first_run_are_found_by_the_second(nih_folder, t
         shutil.copy(nih_folder / "images" / name, tmp_path / "images_001" / "images")
     run(config, until="records")
     assert read_rejected(tmp_path / "run" / "02_records") == []
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (AuditConfig(attributes=("rase",)), "Did you mean 'race'"),
+        (AuditConfig(metrics=("AURC",)), "Did you mean 'AUROC'"),
+        (AuditConfig(crossings=("race x sexs",)), "Did you mean 'sex'"),
+        (AuditConfig(adjust=("veiw",)), "Did you mean 'view'"),
+    ],
+)
+def test_an_audit_that_cannot_be_done_is_refused_before_anything_is_trained(wrong, message, biascxr_table, tmp_path):
+    biascxr_table().to_csv(tmp_path / "meta.csv", index=False)
+    config = RunConfig(csv_path=tmp_path / "meta.csv", output_dir=tmp_path / "out", audit=wrong)
+    with pytest.raises(InputError, match=message):
+        run(config)
+    assert {p.name for p in (tmp_path / "out").iterdir() if p.name[:2].isdigit()} == {"01_cohort"}

@@ -3,8 +3,9 @@
 `audit(predictions)` and `compare(before, after)` take anybody's predictions and return tidy tables.
 """
 
-from biascxr.audit.build import AuditResult, audit, choose_attributes, compare, match_rows
+from biascxr.audit.build import AuditResult, audit, compare, match_rows
 from biascxr.audit.cells import MACRO, MICRO
+from biascxr.audit.choices import check_audit, choose_attributes
 from biascxr.audit.comparisons import EQUALIZED_ODDS, GAP
 from biascxr.audit.groups import ALL, OVERALL
 from biascxr.audit.operating_points import OperatingPoints, fit_thresholds
@@ -24,6 +25,7 @@ __all__ = [
     "OperatingPoints",
     "PredictionFile",
     "audit",
+    "check_audit",
     "choose_attributes",
     "compare",
     "fit_thresholds",

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from biascxr.audit.adjust import Adjustment
 from biascxr.audit.adjusted import adjusted_table
 from biascxr.audit.cells import Cells, is_worth_compiling, measure_cells
+from biascxr.audit.choices import choose_attributes, choose_metrics
 from biascxr.audit.comparisons import COLUMNS as COMPARISON_COLUMNS
 from biascxr.audit.comparisons import EQUALIZED_ODDS, GAP, comparison_table
 from biascxr.audit.cross_auroc import cross_auroc_table
@@ -24,8 +25,8 @@ from biascxr.audit.read import parse_predictions
 from biascxr.audit.tables import gaps_table, metrics_table
 from biascxr.audit.verdicts import verdict
 from biascxr.config import AuditConfig
-from biascxr.containers import EXACT_DIGITS, Attribute, Predictions
-from biascxr.errors import InputError, unknown_name
+from biascxr.containers import EXACT_DIGITS, Predictions
+from biascxr.errors import InputError
 from biascxr.metrics.base import METRICS
 from biascxr.metrics.resampling import resample_patients
 from biascxr.metrics.significance import adjust_p_values
@@ -76,33 +77,6 @@ class AuditResult:
             frame = pd.read_csv(folder / f"{name}.csv", dtype=text, keep_default_na=False, na_values=[""], **EXACT_DIGITS)
             frames[name] = frame.fillna({column: "" for column in text if column in frame})
         return cls(**frames, estimand=json.loads((folder / "estimand.json").read_text(encoding="utf-8"))["estimand"])
-
-
-def choose_attributes(available: tuple[Attribute, ...], wanted: tuple[str, ...]) -> tuple[Attribute, ...]:
-    """Restricts the attributes to those asked for.
-
-    Raises:
-        InputError: one that the cohort does not have, or has with one known group only.
-    """
-    by_name = {a.name: a for a in available}
-    for name in wanted:
-        if name not in by_name:
-            raise unknown_name("attribute in --attributes (the cohort has no two known groups of it)", name, by_name)
-    return tuple(by_name[name] for name in wanted) if wanted else available
-
-
-def choose_metrics(wanted: tuple[str, ...], *, has_decisions: bool) -> tuple[str, ...]:
-    """Returns the metrics asked for, in the order of the table of metrics; without decisions those that need none.
-
-    Raises:
-        InputError: an unknown name.
-    """
-    for name in wanted:
-        if name not in METRICS and name != "all":
-            raise unknown_name("metric", name, [*METRICS, "all"])
-    return tuple(
-        m for m, metric in METRICS.items() if (m in wanted or "all" in wanted) and (has_decisions or metric.reads == "score")
-    )
 
 
 def audit(

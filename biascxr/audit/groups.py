@@ -95,14 +95,24 @@ def _codes(values: pd.Series, groups: tuple[str, ...]) -> np.ndarray:
     return pd.Categorical(text, categories=list(groups)).codes.astype(np.int32)
 
 
-def _cross(table: pd.DataFrame, name: str, known: dict[str, Attribute]) -> Grouping:
+def crossed_attributes(name: str, known: dict[str, Attribute]) -> list[Attribute]:
+    """Returns the attributes that a crossing such as `"race x sex"` joins.
+
+    Raises:
+        InputError: one is not known, or there are not two different ones.
+    """
     parts = [part.strip() for part in name.split(CROSSING)]
     for part in parts:
         if part not in known:
             raise unknown_name("attribute of a crossing", part, known)
     if len(parts) < 2 or len(set(parts)) < len(parts):
         raise InputError(f"A crossing joins two or more attributes, each once, for instance 'race x sex'; got {name!r}.")
-    attributes = [known[part] for part in parts]
+    return [known[part] for part in parts]
+
+
+def _cross(table: pd.DataFrame, name: str, known: dict[str, Attribute]) -> Grouping:
+    attributes = crossed_attributes(name, known)
+    parts = [a.name for a in attributes]
     codes = np.zeros(len(table), np.int64)
     is_known = np.ones(len(table), bool)
     for attribute in attributes:
