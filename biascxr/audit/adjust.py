@@ -132,7 +132,7 @@ class Adjustment:
         place = np.full(len(self.groups.groupings[at].attribute.groups) + 1, -1)
         place[compared] = np.arange(len(compared))
         group = place[self.groups.groupings[at].codes]
-        inside = (strata >= 0) & (group >= 0)
+        inside = (strata >= 0) & (group >= 0) & (len(compared) > 1)  # one group alone has nothing to be like
         present = np.unique(strata[inside])
         return np.where(inside, np.searchsorted(present, strata) * len(compared) + group, -1), len(compared)
 

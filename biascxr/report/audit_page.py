@@ -150,14 +150,7 @@ def answers(
             f"{int(row['n_patients']):,} patients."
         ]
     found = [("How good is it?", sentences), ("How unfair is it?", summary.group_sentences(own, attributes))]
-    tests = flagged(audit.result.tests[audit.result.tests["recipe"] == recipe], config.confidence)
-    n = int(audit.result.tests["p_adjusted"].notna().sum())
-    text = f"None of {n:,} tests of equality stands after correction for their number; that is not proof of equality."
-    if len(tests):
-        text = f"{len(tests)} of {n:,} tests of equal AUROC, TPR or FPR stand after correction for their number: "
-        text += ", ".join(f"{r.metric} of {r.label} by {summary.readable(r.attribute)}" for r in tests.head(4).itertuples())
-        text += f" and {len(tests) - 4} more." if len(tests) > 4 else "."
-    found.append(("On which findings?", [text]))
+    found.append(("On which findings?", [summary.tests_sentence(audit.result.tests, recipe, config.confidence)]))
     if len(audit.predictions) > 1:
         found.append(("Is one fairer than the other?", comparison_sentences(audit.result.comparisons, recipe)))
     return found

@@ -107,9 +107,11 @@ def banners(inputs: ReportInputs) -> list[str]:
 def answers(inputs: ReportInputs) -> list[tuple[str, list[str]]]:
     """Returns the questions of the mission with their answers in words."""
     planted = summary.planted_sentence(inputs)
+    confidence = inputs.config["audit"]["confidence"]
     return [
         ("How good is it?", [summary.performance_sentence(inputs)]),
         ("How unfair is it?", [*summary.unfairness_sentences(inputs), *([planted] if planted else [])]),
+        ("On which findings?", [summary.tests_sentence(inputs.audit.tests, inputs.baseline, confidence)]),
         ("Can the attributes be read from the vectors?", [summary.leakage_sentence(inputs)]),
         ("Which remedy helps?", [summary.remedy_sentence(inputs)]),
     ]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from biascxr.audit import GAP, MACRO, OVERALL
+from biascxr.audit.conclusions import flagged
 from biascxr.leakage import MACRO as ALL_GROUPS
 from biascxr.leakage import find_probe
 from biascxr.report.inputs import ReportInputs
@@ -76,6 +77,19 @@ def group_sentences(own: pd.DataFrame, attributes: list[str]) -> list[str]:
             ]
             sentences.append(f"By {readable(attribute)}, these differ from everyone else: {'; '.join(parts)}.")
     return sentences
+
+
+def tests_sentence(tests: pd.DataFrame, recipe: str, confidence: float) -> str:
+    """Which tests of equal AUROC, TPR and FPR stand for a recipe, of all that were made?"""
+    own = tests[tests["recipe"] == recipe]
+    found, n = flagged(own, confidence), int(own["p_adjusted"].notna().sum())
+    if n == 0:
+        return "No finding has enough patients in two groups to test for equality."
+    if found.empty:
+        return f"None of {n:,} tests of equal AUROC, TPR or FPR stands after correction; that is not proof of equality."
+    named = ", ".join(f"{r.metric} of {r.label} by {readable(r.attribute)}" for r in found.head(4).itertuples())
+    more = f" and {len(found) - 4} more." if len(found) > 4 else "."
+    return f"{len(found)} of {n:,} tests of equal AUROC, TPR or FPR stand after correction for their number: {named}{more}"
 
 
 def group_row(group: str, cells: pd.DataFrame, metrics: tuple[str, ...]) -> dict:

@@ -377,3 +377,10 @@ def test_too_many_values_are_an_error():
 def test_no_name_is_an_error():
     with pytest.raises(InputError, match="adjust needs at least one name, for instance age_group or view"):
         adjust(make_world(19, 20), ())
+
+
+def test_one_group_that_is_large_enough_has_nothing_to_be_compared_with():
+    """Shown as adjusted it would be the plain number under another name."""
+    made = adjust(make_world(0, 400), attributes=(RACE,), min_patients=10**6)
+    assert (made.fixed(0, 1) == 0).all()
+    assert np.isnan(cells_of(made, ("TPR",)).estimate("TPR")[0, columns_of(made, "race")]).all()
