@@ -174,7 +174,7 @@ def race(n_rows: int, n_replicates: int, n_peer: int) -> None:
     ]
     print(f"{'':52}{'seconds':>10}{'times faster':>14}")
     for name, seconds, note in rows:
-        print(f"{name:52}{seconds:10.1f}{loop / seconds:14.0f}   {note}")
+        print(f"{name:52}{seconds:10.1f}{loop / seconds:14.3g}   {note}")
 
 
 def peak_gb() -> float:

@@ -7,7 +7,7 @@ import pandas as pd
 from biascxr.audit.build import AuditResult
 from biascxr.audit.cells import MACRO
 
-ANY_GROUP, OFF, OPEN = "any group", "unequal", "open"
+ANY_GROUP, OFF, OPEN = "any group", "unequal", "no claim"
 KEYS = ["recipe", "label", "attribute", "group", "metric"]
 
 

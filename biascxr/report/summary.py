@@ -89,7 +89,8 @@ def tests_sentence(tests: pd.DataFrame, recipe: str, confidence: float) -> str:
         return f"None of {n:,} tests of equal AUROC, TPR or FPR stands after correction; that is not proof of equality."
     named = ", ".join(f"{r.metric} of {r.label} by {readable(r.attribute)}" for r in found.head(4).itertuples())
     more = f" and {len(found) - 4} more." if len(found) > 4 else "."
-    return f"{len(found)} of {n:,} tests of equal AUROC, TPR or FPR stand after correction for their number: {named}{more}"
+    stand = "stands" if len(found) == 1 else "stand"
+    return f"{len(found)} of {n:,} tests of equal AUROC, TPR or FPR {stand} after correction for their number: {named}{more}"
 
 
 def group_row(group: str, cells: pd.DataFrame, metrics: tuple[str, ...]) -> dict:

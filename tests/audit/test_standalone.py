@@ -212,7 +212,7 @@ def test_conclusions_that_differ_are_counted_and_named(write):
     tests.loc[changed, "p_adjusted"] = 0.001 if is_open else 0.9
     text = changed_conclusions(result, replace(result, tests=tests), 0.95)
     assert text.startswith(f"1 of {len(conclusions(result, 0.95))} conclusions would change")
-    assert ("open here, unequal then" if is_open else "unequal here, open then") in text
+    assert ("no claim here, unequal then" if is_open else "unequal here, no claim then") in text
 
 
 def test_adjustment_needs_no_attribute_of_that_name(write):
