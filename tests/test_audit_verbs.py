@@ -10,7 +10,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from biascxr.audit import AuditResult
 from biascxr.cli import main
+from biascxr.report.audit_figures import plot_finding_differences
+from biascxr.report.audit_page import adjusted_rows
 
 LABELS = ("Edema", "Mass")
 
@@ -63,6 +66,19 @@ def test_the_page_holds_no_identifier_no_path_and_no_group_of_six(audited):
     row = text[text.index("<td>X</td>") :][:200]
     assert "&lt;10" in row or "fewer than 10" in row
     assert "fewer than 10 patients: not shown" in text
+
+
+def test_no_figure_and_no_table_of_the_page_tells_of_a_group_of_six(audited, monkeypatch, tmp_path):
+    result = AuditResult.load(audited)
+    assert (result.adjusted["group"] == "X").any()  # the complete table has them, the page's rows do not
+    assert {row["group"] for row in adjusted_rows(result.adjusted, result.metrics, "new")} == {"F", "M"}
+    shown = []
+    monkeypatch.setattr("seaborn.heatmap", lambda data, **options: shown.append((data, options["annot"])))
+    plot_finding_differences(result.metrics, result.tests, "new", "sex", 0.95, tmp_path)
+    assert len(shown) == 3
+    for data, text in shown:
+        assert data["X"].isna().all() and (text["X"] == "").all()
+        assert data["F"].notna().all() and (text["F"] != "").all()
 
 
 def test_the_page_answers_in_words(audited):
@@ -149,6 +165,38 @@ def test_select_needs_two_candidates_and_a_metric_where_more_is_better(tmp_path,
     assert main(["select", "--predictions", path, path, "--attribute", "sex", "--metric", "FPR"]) == 2
     assert "higher is better" in capfd.readouterr().err
     assert main(["select", "--attribute", "sex"]) == 2
+
+
+def test_select_refuses_candidates_that_are_about_other_labels(tmp_path, capfd):
+    frame = table()
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.assign(true_Edema=1 - frame["true_Edema"]).to_csv(tmp_path / "b.csv", index=False)
+    assert main(["select", "--predictions", str(tmp_path / "a.csv"), str(tmp_path / "b.csv"), "--attribute", "sex"]) == 2
+    assert "different findings or labels" in capfd.readouterr().err
+
+
+def test_select_averages_over_the_same_findings_for_every_candidate(tmp_path):
+    """A PPV rests on the flagged patients: one candidate flags nobody with a finding, which then counts for neither."""
+    frame = table()
+    for label in LABELS:
+        frame[f"decision_{label}"] = (frame[f"prob_{label}"] > 0.5).astype(int)
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.assign(decision_Mass=0).to_csv(tmp_path / "b.csv", index=False)
+    flags = ["--predictions", tmp_path / "a.csv", tmp_path / "b.csv", "--attribute", "sex", "--metric", "PPV"]
+    assert main(["select", *map(str, flags), "--output_dir", str(tmp_path / "out")]) == 0
+    candidates = pd.read_csv(tmp_path / "out" / "candidates.csv").set_index("candidate")
+    flagged = frame[frame["decision_Edema"] == 1]
+    assert candidates.loc["a", "overall"] == candidates.loc["b", "overall"] == pytest.approx(flagged["true_Edema"].mean())
+
+
+def test_select_says_what_it_left_out(tmp_path, capfd):
+    frame = table()
+    frame.loc[3, [f"prob_{x}" for x in LABELS]] = np.nan
+    frame.to_csv(tmp_path / "a.csv", index=False)
+    frame.to_csv(tmp_path / "b.csv", index=False)
+    flags = ["--predictions", tmp_path / "a.csv", tmp_path / "b.csv", "--attribute", "sex", "--output_dir", tmp_path / "out"]
+    assert main(["select", *map(str, flags)]) == 0
+    assert "a.csv: 1 of 480 rows have no score for any label and are left out" in capfd.readouterr().err
 
 
 def test_power_from_sizes_and_from_a_table(tmp_path, capfd):

@@ -9,7 +9,7 @@ from biascxr.audit.choices import check_audit, choose_attributes
 from biascxr.audit.comparisons import EQUALIZED_ODDS, GAP
 from biascxr.audit.groups import ALL, OVERALL
 from biascxr.audit.operating_points import OperatingPoints, fit_thresholds
-from biascxr.audit.power import power_from_sizes, power_table
+from biascxr.audit.power_tables import power_from_sizes, power_table
 from biascxr.audit.read import PredictionFile, parse_predictions, read_predictions
 from biascxr.audit.selection import SELECTION_RULES, regret_elsewhere, selection_table
 

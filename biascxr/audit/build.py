@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from biascxr.audit.adjust import Adjustment
 from biascxr.audit.adjusted import adjusted_table
-from biascxr.audit.cells import Cells, is_worth_compiling, measure_cells
+from biascxr.audit.cells import MACRO, Cells, is_worth_compiling, measure_cells
 from biascxr.audit.choices import choose_attributes, choose_metrics
 from biascxr.audit.comparisons import COLUMNS as COMPARISON_COLUMNS
 from biascxr.audit.comparisons import EQUALIZED_ODDS, GAP, comparison_table
@@ -46,7 +46,7 @@ class AuditResult:
         tests: of equal AUROC, TPR and FPR, corrected for their number (see `equality.equality_table`).
         comparisons: each recipe against the first one, paired, with verdicts (see `comparisons.comparison_table`).
         cross_auroc: pairwise xAUC (see `cross_auroc.cross_auroc_table`).
-        adjusted: like with like: metrics of groups reweighted to a common standard (see `adjust.adjusted_table`).
+        adjusted: like with like: metrics of groups reweighted to a common standard (see `adjusted.adjusted_table`).
         estimand: what the numbers are about, in words.
     """
 
@@ -103,7 +103,7 @@ def audit(
     config = config or AuditConfig()
     named = _named(predictions, config)
     first = next(iter(named.values()))
-    _check_alike(named)
+    check_alike(named)
     has_decisions = all(p.decisions is not None for p in named.values())
     metrics = choose_metrics(config.metrics, has_decisions=has_decisions)
     if not metrics:
@@ -234,7 +234,7 @@ def with_verdicts(comparisons: pd.DataFrame, config: AuditConfig) -> pd.DataFram
     is better or worse where its interval does not hold 0 and Holm's p-value is below 1 - confidence.
     """
     made = comparisons.assign(p_holm=np.nan, p_benjamini_hochberg=np.nan)
-    family = [made["metric"], made["group"] == GAP, made["label"] == "macro"]
+    family = [made["metric"], made["group"] == GAP, made["label"] == MACRO]
     for _, own in made.groupby(family, sort=False):
         p = own["p_value"].to_numpy(float)
         made.loc[own.index, "p_holm"] = adjust_p_values(p, "holm")
@@ -254,7 +254,10 @@ def _better(row) -> str:
 def _named(predictions, config: AuditConfig) -> dict[str, Predictions]:
     """Returns the predictions by name, whatever form they were given in."""
     if isinstance(predictions, pd.DataFrame):
-        return parse_predictions(predictions, attributes=config.attributes, keep=config.adjust).predictions
+        read = parse_predictions(predictions, attributes=config.attributes, keep=config.adjust)
+        for line in (*read.notes, *read.warnings):  # what is left out is said, to a caller in Python too
+            logger.info("audit: %s", line)
+        return read.predictions
     if isinstance(predictions, Mapping):
         named = dict(predictions)
         if not named:
@@ -281,7 +284,8 @@ def _only_one(named: dict[str, Predictions]) -> Predictions:
     return next(iter(named.values()))
 
 
-def _check_alike(named: dict[str, Predictions]) -> None:
+def check_alike(named: Mapping[str, Predictions]) -> None:
+    """Raises InputError unless all predictions are of the same images, patients, findings and labels, in the same order."""
     first = next(iter(named.values()))
     if len(first.table) == 0:
         raise InputError("There is no row to audit.")

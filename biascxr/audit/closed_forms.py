@@ -22,7 +22,7 @@ from biascxr.metrics.sorted_pass import SortedLabel, tie_blocks
 
 # What a difference of sums leaves of them by rounding, where it should be 0.
 DUST = 1e-13
-# Numerator and denominator of each ratio, from the sums of `_row_values`.
+# Numerator and denominator of each ratio, from the columns of `_GroupingSums`.
 RATIOS = {
     "TPR": (("tp",), ("dp",)),
     "FNR": (("tp",), ("dp",)),  # one minus the TPR: the same error

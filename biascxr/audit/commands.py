@@ -2,35 +2,40 @@
 
 from __future__ import annotations
 
+import logging
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 
-from biascxr.audit.build import match_rows
-from biascxr.audit.cells import measure_cells
+from biascxr.audit.build import check_alike, match_rows
+from biascxr.audit.cells import Cells, measure_cells
 from biascxr.audit.groups import ALL, OVERALL, find_groups
 from biascxr.audit.operating_points import fit_thresholds
-from biascxr.audit.power import power_from_sizes, power_table
-from biascxr.audit.read import parse_predictions, read_predictions
+from biascxr.audit.power_tables import power_from_sizes, power_table
+from biascxr.audit.read import PredictionFile, parse_predictions, read_predictions
 from biascxr.audit.read_table import read_table
 from biascxr.audit.selection import SelectionResult, regret_elsewhere, selection_table
 from biascxr.audit.tables import compared_groups, macro_labels, macro_values
-from biascxr.config import AuditConfig
+from biascxr.config import SPLITS, AuditConfig
 from biascxr.containers import Predictions
 from biascxr.errors import InputError, unknown_name
 from biascxr.metrics.base import METRICS
 from biascxr.metrics.resampling import resample_patients
 from biascxr.verb_config import PowerConfig, SelectConfig
 
-VALIDATION, CALIBRATION, TEST = "validation", "calibration", "test"
+logger = logging.getLogger("biascxr")
+
+_, VALIDATION, CALIBRATION, TEST = SPLITS
 
 
 def select_files(config: SelectConfig) -> tuple[SelectionResult, pd.DataFrame | None]:
     """Chooses on validation rows, where there are any (else on all), and measures the regret on test rows.
 
     Raises:
-        InputError: fewer than two candidates, a metric that does not serve, an attribute that is not there.
+        InputError: fewer than two candidates, a metric that does not serve, an attribute that is not there,
+            candidates that are not about the same images and labels.
     """
     if not config.predictions or not config.attribute:
         raise InputError("Give candidates and an attribute: --predictions a.csv b.csv --attribute sex.")
@@ -41,13 +46,16 @@ def select_files(config: SelectConfig) -> tuple[SelectionResult, pd.DataFrame | 
         raise InputError(f"--metric must be one where higher is better: {', '.join(known)}; got {config.metric}.")
     candidates: dict[str, Predictions] = {}
     for path in config.predictions:
-        for name, p in read_predictions(path, attributes=(config.attribute,), labels=config.labels).predictions.items():
+        read = read_predictions(path, attributes=(config.attribute,), labels=config.labels)
+        _tell(read, path)
+        for name, p in read.predictions.items():
             key = name if name not in candidates else f"{name} ({path.name})"
             candidates[key] = match_rows(p, next(iter(candidates.values()))) if candidates else p
     if len(candidates) < 2:
         raise InputError(
             f"There is one candidate only ({', '.join(candidates)}): give several files, or one with a recipe column."
         )
+    check_alike(candidates)
     leakage = _leakage(config.leakage)
     splits = set(next(iter(candidates.values())).table["split"])
     choose_on = VALIDATION if VALIDATION in splits else None
@@ -70,7 +78,7 @@ def _leakage(path: Path | None) -> dict[str, float] | None:
 def _values(candidates: dict[str, Predictions], split: str | None, config: SelectConfig) -> pd.DataFrame:
     """Returns `candidate, attribute, group, value`: averages over the findings that all groups can be measured on."""
     audit = AuditConfig(min_patients=config.min_patients)
-    rows = []
+    measured: dict[str, Cells] = {}
     for name, predictions in candidates.items():
         own = predictions if split is None else predictions.in_split(split)
         if METRICS[config.metric].reads == "decision" and own.decisions is None:
@@ -78,25 +86,35 @@ def _values(candidates: dict[str, Predictions], split: str | None, config: Selec
                 raise InputError(
                     f"{config.metric} needs decisions: give decision_<label> columns, or rows of a calibration split."
                 )
-            points = fit_thresholds(predictions.in_split(CALIBRATION), "fixed_fpr")
-            own = Predictions(own.table, own.y_true, own.scores, own.label_names, own.attributes, points.decide(own))
+            own = replace(own, decisions=fit_thresholds(predictions.in_split(CALIBRATION), "fixed_fpr").decide(own))
         attribute = own.attributes[0]
         groups = find_groups(own, (attribute,))
-        cells = measure_cells(own, groups, resample_patients(own.table["patient_id"], 0, seed=0), (config.metric,))
-        names = compared_groups(cells, groups, attribute, config.metric, audit)
-        if len(names) < 2:
-            raise InputError(
-                f"Fewer than two groups of {config.attribute} have {config.min_patients} patients: nothing to compare."
-            )
-        columns = [groups.index(OVERALL, ALL), *(groups.index(attribute.name, g) for g in names)]
-        labels = macro_labels(cells, config.metric, columns)
-        value = macro_values(cells, config.metric, labels, columns)[:, 0]
-        rows.append({"candidate": name, "attribute": OVERALL, "group": ALL, "value": value[0]})
-        rows += [
-            {"candidate": name, "attribute": attribute.name, "group": g, "value": v}
-            for g, v in zip(names, value[1:], strict=True)
-        ]
-    return pd.DataFrame(rows)
+        resamples = resample_patients(own.table["patient_id"], 0, seed=0)
+        measured[name] = measure_cells(own, groups, resamples, (config.metric,))
+    # The same groups and findings for all: what a metric rests on can depend on the decisions (a PPV's flagged patients).
+    shared = [set(compared_groups(cells, groups, attribute, config.metric, audit)) for cells in measured.values()]
+    names = [g for g in attribute.groups if all(g in own for own in shared)]
+    if len(names) < 2:
+        raise InputError(
+            f"Fewer than two groups of {config.attribute} have {config.min_patients} patients: nothing to compare."
+        )
+    columns = [groups.index(OVERALL, ALL), *(groups.index(attribute.name, g) for g in names)]
+    labels = np.logical_and.reduce([macro_labels(cells, config.metric, columns) for cells in measured.values()])
+    return pd.DataFrame(
+        {"candidate": name, "attribute": where, "group": group, "value": value}
+        for name, cells in measured.items()
+        for (where, group), value in zip(
+            [(OVERALL, ALL), *((attribute.name, g) for g in names)],
+            macro_values(cells, config.metric, labels, columns)[:, 0],
+            strict=True,
+        )
+    )
+
+
+def _tell(read: PredictionFile, path: Path) -> None:
+    """Says what was derived or left out of a table, and what to look into."""
+    for line in (*read.notes, *read.warnings):
+        logger.info("%s: %s", path.name, line)
 
 
 def power_of_config(config: PowerConfig) -> pd.DataFrame:
@@ -123,9 +141,9 @@ def power_of_config(config: PowerConfig) -> pd.DataFrame:
     for label in labels:  # scores are not needed to plan; the reader wants a column
         frame[label.replace("true_", "prob_", 1)] = np.where(frame[label].isna(), np.nan, 0.5)
     frame = frame.drop(columns=[c for c in frame if c.startswith(("decision_", "recipe", "seed", "fold"))])
-    (rows,) = parse_predictions(
-        frame, attributes=config.attributes, age_bins=config.age_bins, duplicates="first"
-    ).predictions.values()
+    read = parse_predictions(frame, attributes=config.attributes, age_bins=config.age_bins, duplicates="first")
+    _tell(read, config.table)
+    (rows,) = read.predictions.values()
     table = rows.table.assign(**{f"true_{name}": rows.y_true[:, i] for i, name in enumerate(rows.label_names)})
     return power_table(table, attributes=[a.name for a in rows.attributes], n_tests=config.n_tests, **shared)
 

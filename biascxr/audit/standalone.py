@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,13 +13,12 @@ from biascxr.audit.conclusions import changed_conclusions
 from biascxr.audit.operating_points import FITS_NOTHING, OperatingPoints, fit_thresholds
 from biascxr.audit.read import PredictionFile, read_predictions
 from biascxr.audit.underdiagnosis import add_derived_no_finding
+from biascxr.config import SPLITS
 from biascxr.containers import Predictions
 from biascxr.errors import InputError
 from biascxr.verb_config import StandaloneConfig
 
-logger = logging.getLogger("biascxr")
-
-CALIBRATION, TEST = "calibration", "test"
+_, _, CALIBRATION, TEST = SPLITS
 
 
 @dataclass(frozen=True)
@@ -57,13 +55,7 @@ def audit_files(config: StandaloneConfig) -> StandaloneAudit:
         raise InputError("Give a table of predictions with --predictions preds.csv.")
     decided = _decided(config, config.unit)
     result = audit(decided.predictions, config.audit_config(), seed=config.seed)
-    warnings = list(decided.warnings)
-    changes = sum(p.table.groupby("patient_id")["split"].nunique().max() > 1 for p in decided.predictions.values())
-    if changes:
-        warnings.append(
-            "Some patients are in more than one split: a model that has seen a patient looks better on that patient."
-        )
-    sensitivity = _sensitivity(config, decided, result) if config.check_estimand else ()
+    sensitivity = _sensitivity(config, decided) if config.check_estimand else ()
     return StandaloneAudit(
         result, decided.predictions, decided.thresholds, decided.operating_point, decided.notes, decided.warnings, sensitivity
     )
@@ -97,11 +89,22 @@ def _decided(config: StandaloneConfig, unit: str) -> _Decided:
         prefix = f"{path.name}: " if len(sources) > 1 else ""
         notes += [prefix + note for note in file.notes]
         warnings += [prefix + warning for warning in file.warnings]
-        fit_on = None if other is None else _read(other, config, unit).predictions
+        fit_on = None
+        if other is not None:
+            given = _read(other, config, unit)
+            fit_on = given.predictions
+            notes += [f"{other.name}: {note}" for note in given.notes]
+            warnings += [f"{other.name}: {warning}" for warning in given.warnings]
         for name, predictions in file.predictions.items():
+            splits = sorted(set(predictions.table["split"]))
+            if TEST not in splits:
+                warnings.append(
+                    f"{prefix}no row is of split {TEST!r} (there are {', '.join(splits)}), so all are audited: a model looks "
+                    "better on what it was trained on."
+                )
             made, points, how = _decide(predictions, name, fit_on, config)
             if name in collected:
-                name = f"{name} ({path.parent.name}/{path.name})"
+                name = f"{name} (new)"  # a baseline and its successor under one name
             first = next(iter(collected.values()), None)
             collected[name] = made if first is None else match_rows(made, first)
             thresholds += [p.table.assign(recipe=name, fitted_on=source) for source, p in points]
@@ -164,7 +167,7 @@ def _cross_fitted(test: Predictions, fit, rule: str, seed: int):
     return replace(test, decisions=decisions), points, words
 
 
-def _sensitivity(config: StandaloneConfig, decided: _Decided, result: AuditResult) -> tuple[str, ...]:
+def _sensitivity(config: StandaloneConfig, decided: _Decided) -> tuple[str, ...]:
     """Audits again under the other estimands, tests only, and says which conclusions change."""
     lean = {
         "metrics": ("AUROC", "TPR", "FPR"),

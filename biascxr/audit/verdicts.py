@@ -76,8 +76,8 @@ def levelling(
     - *levelling down possible*: some other group dropped (one-sided, Bonferroni over the others), by more than the worst-off
       group did (the contrast corrected too), the worst-off group was not shown to gain, and the gap did not widen;
     - *levelling down*: the same, and a gain of the worst-off group of `MARGIN` or more can be excluded;
-    - *levelling up*: the worst-off group gains, and no other loses more than `MARGIN` as far as can be shown;
-    - *trade-off*: it gains, and some other group drops;
+    - *levelling up*: the worst-off group gains, and no other is shown to drop or measured to lose more than `MARGIN`;
+    - *trade-off*: it gains, and some other group does;
     - *shifted*: its TPR rises together with its FPR, and its AUROC was not shown to rise: the threshold moved, no more.
 
     Args:

@@ -149,7 +149,12 @@ def sorted_pass(
 
     Returns:
         `[len(SUMS), k, blocks * LANES] float64`; what was not asked for is 0.
+
+    Raises:
+        ValueError: numba's form is asked for and numba is not installed.
     """
+    if is_compiled and not has_compiler:
+        raise ValueError("is_compiled=True needs numba, which is not installed; numpy's form gives the same sums.")
     base = np.ones(len(rows.row)) if weight is None else weight[rows.row].astype(np.float64)
     own_cell = np.zeros(len(rows.row), np.int64) if cell is None else cell[rows.row].astype(np.int64)
     out = np.zeros((len(resamples), len(SUMS), n_groups, LANES))

@@ -12,11 +12,12 @@ from scipy import stats
 from sklearn.metrics import average_precision_score, brier_score_loss, log_loss, precision_score, recall_score, roc_auc_score
 
 from biascxr.audit import AuditResult, audit, choose_attributes
+from biascxr.audit.cells import measure_cells
 from biascxr.audit.groups import find_groups
 from biascxr.config import AuditConfig
 from biascxr.containers import Attribute, Predictions
 from biascxr.errors import InputError
-from biascxr.metrics import METRICS, effective_n
+from biascxr.metrics import METRICS, effective_n, resample_patients
 
 CONFIG = AuditConfig(n_replicates=100, n_permutations=50)
 SEX = Attribute("sex", ("F", "M"), True)
@@ -499,3 +500,40 @@ def test_groups_that_share_patients_are_compared_with_their_correlation(make_pre
     assert (gaps[0]["high"] < gaps[1]["high"]) == (sign > 0)
     half_normal = np.sqrt(2 / np.pi) * stats.sem(decisions[0] - decisions[1])
     assert gaps[0]["noise_gap"] == pytest.approx(half_normal, rel=0.15)
+
+
+def test_the_interval_of_a_calibration_error_reaches_from_below_the_debiased_to_above_the_raw_value(random_predictions):
+    predictions = random_predictions(0)
+    made = audit([predictions], CONFIG, seed=0).metrics
+    groups = find_groups(predictions, (SEX,))
+    resamples = resample_patients(predictions.table["patient_id"], CONFIG.n_replicates, seed=0)
+    cells = measure_cells(predictions, groups, resamples, ("ECE", "ECE_debiased"))
+    column = groups.index("sex", "M")
+    known = (predictions.table["sex"] == "M").to_numpy() & ~np.isnan(predictions.y_true[:, 0])
+    t = stats.t.ppf(0.975, predictions.table["patient_id"][known].nunique() - 1)
+    ends = [
+        cells.values[m][0, column, 0] + side * t * cells.values[m][0, column, 1:].std(ddof=1)
+        for m, side in (("ECE_debiased", -1), ("ECE", 1))
+    ]
+    for metric in ("ECE", "ECE_debiased"):
+        row = cell(made, label="finding 0", group="M", metric=metric)
+        assert (row["low"], row["high"]) == pytest.approx((max(0, ends[0]), ends[1]))
+    assert cells.values["ECE_debiased"][0, column, 0] < cells.values["ECE"][0, column, 0]
+
+
+def test_a_gap_stands_beside_the_spread_over_groups(result):
+    gap = cell(result.gaps, label="finding 0", attribute="race", metric="AUROC")
+    own = result.metrics[(result.metrics["label"] == "finding 0") & (result.metrics["attribute"] == "race")]
+    values = own[own["metric"] == "AUROC"]["value"].to_numpy()
+    assert gap["spread"] == pytest.approx(values.std()) and gap["gap"] == pytest.approx(np.ptp(values))
+    assert 0 <= gap["corrected_spread"] < values.std(ddof=1)
+
+
+def test_gaps_are_called_by_the_fields_names(random_predictions):
+    predictions = replace(random_predictions(0), label_names=("No Finding", "Edema"))
+    gaps = audit([predictions], CONFIG, seed=0).gaps
+    names = gaps[gaps["attribute"] == "sex"].set_index(["label", "metric"])["known_as"]
+    assert names["Edema", "TPR"] == "equal opportunity difference (EOpp1)"
+    assert names["Edema", "selection_rate"] == "demographic parity difference"
+    assert names["macro", "equalized_odds"] == "equalized odds difference"
+    assert names["No Finding", "FPR"] == "underdiagnosis gap" and names["Edema", "FPR"] == ""

@@ -13,15 +13,13 @@ from statsmodels.stats.power import NormalIndPower
 from statsmodels.stats.proportion import power_proportions_2indep, proportion_effectsize
 
 from biascxr.audit.power import (
-    POWER_METRICS,
     auroc_variance,
     detectable_auroc_difference,
     detectable_difference,
-    power_from_sizes,
     power_of_auroc_difference,
     power_of_difference,
-    power_table,
 )
+from biascxr.audit.power_tables import POWER_METRICS, power_from_sizes, power_table
 from biascxr.errors import InputError
 
 

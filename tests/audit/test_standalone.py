@@ -265,3 +265,29 @@ def test_the_real_predictions_of_22433_radiographs(nih_folder):
     # At 0.5 this model flags almost nobody with pneumonia.
     positive = frame["true_Pneumonia"] == 1
     assert (frame.loc[positive, "prob_Pneumonia"] >= 0.5).mean() < 0.02
+
+
+def test_rows_that_may_have_been_trained_on_are_audited_with_a_warning(write):
+    made = audit_files(config(write(table(split="train")), attributes=("sex",)))
+    assert any("no row is of split 'test' (there are train)" in warning for warning in made.warnings)
+    assert audit_files(config(write(table(split="test")), attributes=("sex",))).warnings == ()
+
+
+def test_patients_in_two_splits_are_a_warning(write):
+    frame = table()
+    frame["split"] = np.where(np.arange(len(frame)) % 2, "test", "train")
+    assert any("300 patients are in more than one split" in w for w in audit_files(config(write(frame))).warnings)
+
+
+def test_what_is_left_out_of_the_table_for_thresholds_is_said_too(write):
+    other = table(1).assign(patient_id=lambda f: "q" + f["patient_id"])
+    other.loc[0, [f"prob_{x}" for x in LABELS]] = np.nan
+    made = audit_files(config(write(table()), thresholds_from=write(other, "calibration.csv"), attributes=("sex",)))
+    assert any(note.startswith("calibration.csv: ") and "1 " in note for note in made.notes)
+
+
+def test_a_baseline_of_the_same_name_is_told_apart_without_naming_a_folder(write, tmp_path):
+    (tmp_path / "secret").mkdir()
+    baseline = write(table(), "secret/preds.csv")
+    made = audit_files(config(write(table()), baseline=baseline, attributes=("sex",)))
+    assert list(made.predictions) == ["preds", "preds (new)"]

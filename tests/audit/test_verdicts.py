@@ -264,6 +264,19 @@ def test_an_interval_off_0_without_a_small_adjusted_p_value_is_not_enough(many_r
     np.testing.assert_array_equal(table["verdict"] != OPEN, is_off & (table["p_holm"] < 0.05))
 
 
+def test_a_family_is_a_metric_over_findings_attributes_and_recipes(many_recipes):
+    """Gaps apart from groups, the average apart from single findings; statsmodels corrects each family again."""
+    table = many_recipes[1]
+    families = table.groupby([table["metric"], table["group"] == GAP, table["label"] == "macro"])
+    assert all(own["recipe"].nunique() == 7 for _, own in families)
+    n_labels = {is_macro: own["label"].nunique() for (_, _, is_macro), own in families}
+    assert n_labels[True] == 1 and n_labels[False] == table["label"].nunique() - 1
+    for column, method in (("p_holm", "holm"), ("p_benjamini_hochberg", "fdr_bh")):
+        for _, own in families:
+            known = own.dropna(subset=["p_value"])
+            np.testing.assert_allclose(known[column], multipletests(known["p_value"], method=method)[1], rtol=1e-9)
+
+
 def test_verdicts_of_no_comparison_are_an_empty_column(unequal_predictions):
     table = audit(unequal_predictions(0, 100), CONFIG).comparisons
     assert len(table) == 0 and {"p_holm", "verdict", "levelling"} <= set(table)

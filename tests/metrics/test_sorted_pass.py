@@ -215,3 +215,10 @@ def test_lanes_hold_the_weightings_in_order(n_patients, n_weightings):
     for r in range(n_weightings):
         np.testing.assert_array_equal(lanes[r // LANES, :, r % LANES], weights[:, r])
     assert lanes.sum() == weights.sum()  # the rest is 0
+
+
+def test_numbas_form_without_numba_is_refused_in_words(monkeypatch):
+    monkeypatch.setattr("biascxr.metrics.sorted_pass.has_compiler", False)
+    rows = sort_label(np.array([0.0, 1.0]), np.array([0.2, 0.7]), None)
+    with pytest.raises(ValueError, match="needs numba"):
+        sorted_pass(rows, np.zeros(2, int), 1, np.arange(2), in_lanes(np.ones((2, 1), np.uint8)), is_compiled=True)
