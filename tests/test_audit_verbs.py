@@ -86,6 +86,10 @@ def test_the_page_answers_in_words(audited):
     for question in ("How good is it?", "How unfair is it?", "On which findings?", "Is one fairer than the other?"):
         assert question in page
     assert "macro AUROC of everyone" in page and "Like with like" in page
+    # It is about the predictions given, and compares them with the baseline.
+    assert "<h1>Fairness audit: new</h1>" in page and "Against old, paired" in page and "beside old" in page
+    metrics = pd.read_csv(audited / "metrics.csv").set_index(["recipe", "label", "attribute", "metric"])
+    assert f"Macro AUROC {metrics.loc[('new', 'macro', 'overall', 'AUROC'), 'value']:.3f}" in page
     assert "nan" not in re.sub(r"data:image/png;base64,[A-Za-z0-9+/=]+", "", page).lower().replace("finance", "")
 
 

@@ -28,6 +28,7 @@ class StandaloneAudit:
     Attributes:
         result: the tables.
         predictions: the audited rows per recipe, with decisions; the first is what others are compared with.
+        subject: whose audit it is: the first set of `--predictions`, also where a baseline stands before it.
         thresholds: fitted thresholds: `recipe, fitted_on, label, attribute, group, threshold, ...`; empty where the table
             came with decisions.
         operating_point: in words, how decisions were made.
@@ -38,6 +39,7 @@ class StandaloneAudit:
 
     result: AuditResult
     predictions: dict[str, Predictions]
+    subject: str
     thresholds: pd.DataFrame
     operating_point: str
     notes: tuple[str, ...]
@@ -57,13 +59,21 @@ def audit_files(config: StandaloneConfig) -> StandaloneAudit:
     result = audit(decided.predictions, config.audit_config(), seed=config.seed)
     sensitivity = _sensitivity(config, decided) if config.check_estimand else ()
     return StandaloneAudit(
-        result, decided.predictions, decided.thresholds, decided.operating_point, decided.notes, decided.warnings, sensitivity
+        result,
+        decided.predictions,
+        decided.subject,
+        decided.thresholds,
+        decided.operating_point,
+        decided.notes,
+        decided.warnings,
+        sensitivity,
     )
 
 
 @dataclass(frozen=True)
 class _Decided:
     predictions: dict[str, Predictions]
+    subject: str
     thresholds: pd.DataFrame
     operating_point: str
     notes: tuple[str, ...]
@@ -83,6 +93,7 @@ def _decided(config: StandaloneConfig, unit: str) -> _Decided:
     if config.baseline is not None:
         sources.insert(0, (config.baseline, config.baseline_thresholds_from))
     collected: dict[str, Predictions] = {}
+    subject = None
     thresholds, notes, warnings, words = [], [], [], []
     for path, other in sources:
         file = _read(path, config, unit)
@@ -105,6 +116,8 @@ def _decided(config: StandaloneConfig, unit: str) -> _Decided:
             made, points, how = _decide(predictions, name, fit_on, config)
             if name in collected:
                 name = f"{name} (new)"  # a baseline and its successor under one name
+            if path is config.predictions and subject is None:
+                subject = name
             first = next(iter(collected.values()), None)
             collected[name] = made if first is None else match_rows(made, first)
             thresholds += [p.table.assign(recipe=name, fitted_on=source) for source, p in points]
@@ -112,7 +125,9 @@ def _decided(config: StandaloneConfig, unit: str) -> _Decided:
     table = pd.concat(thresholds, ignore_index=True) if thresholds else pd.DataFrame(columns=["recipe", "fitted_on"])
     table = table[["recipe", "fitted_on", *(c for c in table if c not in ("recipe", "fitted_on"))]]
     named = {name: replace(p, table=p.table.assign(recipe=name)) for name, p in collected.items()}
-    return _Decided(named, table, " ".join(dict.fromkeys(words)), tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings)))
+    return _Decided(
+        named, subject, table, " ".join(dict.fromkeys(words)), tuple(dict.fromkeys(notes)), tuple(dict.fromkeys(warnings))
+    )
 
 
 def _decide(

@@ -45,7 +45,7 @@ def build_audit_report(audit: StandaloneAudit, config: StandaloneConfig, folder:
     Returns:
         The page's path.
     """
-    metrics, recipe = audit.result.metrics, next(iter(audit.predictions))
+    metrics, recipe = audit.result.metrics, audit.subject
     attributes = [a for a in metrics["attribute"].unique() if a != OVERALL]
     figures = {
         "differences": plot_differences(metrics, recipe, attributes, folder),
@@ -90,9 +90,8 @@ def write_audit(audit: StandaloneAudit, config: StandaloneConfig) -> Path:
         shutil.rmtree(folder, ignore_errors=True)
     for line in [*audit.warnings, audit.operating_point, audit.result.estimand, *audit.sensitivity]:
         logger.info("%s", line)
-    recipe = next(iter(audit.predictions))
     attributes = [a for a in audit.result.metrics["attribute"].unique() if a != OVERALL]
-    for question, sentences in answers(audit, config, recipe, attributes):
+    for question, sentences in answers(audit, config, audit.subject, attributes):
         logger.info("%s %s", question, " ".join(sentences))
     logger.info("report: %s", final / "report.html")
     return final
@@ -105,7 +104,8 @@ def page_context(audit: StandaloneAudit, config: StandaloneConfig, recipe: str, 
     return {
         "version": biascxr.__version__,
         "recipe": recipe,
-        "recipes": list(audit.predictions),
+        "baseline": next(iter(audit.predictions)),
+        "others": [name for name in audit.predictions if name != recipe],
         "attributes": attributes,
         "n_rows": f"{len(table):,}",
         "n_patients": f"{table['patient_id'].nunique():,}",
@@ -152,7 +152,9 @@ def answers(
     found = [("How good is it?", sentences), ("How unfair is it?", summary.group_sentences(own, attributes))]
     found.append(("On which findings?", [summary.tests_sentence(audit.result.tests, recipe, config.confidence)]))
     if len(audit.predictions) > 1:
-        found.append(("Is one fairer than the other?", comparison_sentences(audit.result.comparisons, recipe)))
+        found.append(
+            ("Is one fairer than the other?", comparison_sentences(audit.result.comparisons, next(iter(audit.predictions))))
+        )
     return found
 
 

@@ -160,7 +160,7 @@ def test_a_baseline_is_matched_by_image_and_compared(write):
         better[f"prob_{label}"] = 0.7 * frame[f"prob_{label}"] + 0.3 * frame[f"true_{label}"]
     path = write(better.sample(frac=1, random_state=0), "better.csv")
     made = audit_files(config(path, baseline=write(frame, "plain.csv"), attributes=("sex",)))
-    assert list(made.predictions) == ["plain", "better"]
+    assert list(made.predictions) == ["plain", "better"] and made.subject == "better"
     macro = made.result.comparisons[(made.result.comparisons["label"] == MACRO)]
     row = macro[(macro["attribute"] == OVERALL) & (macro["metric"] == "AUROC")].iloc[0]
     assert row["recipe"] == "better" and row["verdict"] == "better" and row["low"] > 0
@@ -181,7 +181,7 @@ def test_the_file_against_itself_has_changed_nothing(write):
 def test_several_recipes_in_one_file_are_audited_side_by_side(write):
     frame = pd.concat([table(0).assign(recipe="one"), table(0).assign(recipe="two")])
     made = audit_files(config(write(frame), attributes=("sex",)))
-    assert list(made.predictions) == ["one", "two"]
+    assert list(made.predictions) == ["one", "two"] and made.subject == "one"
     assert set(made.result.metrics["recipe"]) == {"one", "two"} and set(made.thresholds["recipe"]) == {"one", "two"}
 
 

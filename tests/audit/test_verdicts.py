@@ -264,16 +264,20 @@ def test_an_interval_off_0_without_a_small_adjusted_p_value_is_not_enough(many_r
     np.testing.assert_array_equal(table["verdict"] != OPEN, is_off & (table["p_holm"] < 0.05))
 
 
-def test_a_family_is_a_metric_over_findings_attributes_and_recipes(many_recipes):
+def test_a_family_is_a_metric_over_findings_attributes_and_recipes(random_predictions):
     """Gaps apart from groups, the average apart from single findings; statsmodels corrects each family again."""
-    table = many_recipes[1]
+    erm = random_predictions(0)
+    others = []
+    for i in range(2):
+        scores = np.clip(erm.scores + np.random.default_rng(i).normal(0, 0.1, erm.scores.shape), 0, 1).astype(np.float32)
+        others.append(named(erm, f"other {i}", scores=scores, decisions=(scores >= 0.5).astype(np.float32)))
+    table = audit([erm, *others], CONFIG).comparisons
     families = table.groupby([table["metric"], table["group"] == GAP, table["label"] == "macro"])
-    assert all(own["recipe"].nunique() == 7 for _, own in families)
-    n_labels = {is_macro: own["label"].nunique() for (_, _, is_macro), own in families}
-    assert n_labels[True] == 1 and n_labels[False] == table["label"].nunique() - 1
-    for column, method in (("p_holm", "holm"), ("p_benjamini_hochberg", "fdr_bh")):
-        for _, own in families:
-            known = own.dropna(subset=["p_value"])
+    for (_, is_gap, is_macro), own in families:
+        assert own["recipe"].nunique() == 2 and own["label"].nunique() == (1 if is_macro else 2)
+        assert own["attribute"].nunique() == (2 if is_gap else 3)
+        known = own.dropna(subset=["p_value"])
+        for column, method in (("p_holm", "holm"), ("p_benjamini_hochberg", "fdr_bh")):
             np.testing.assert_allclose(known[column], multipletests(known["p_value"], method=method)[1], rtol=1e-9)
 
 
