@@ -13,7 +13,7 @@ from biascxr.errors import InputError
 MAX_AGE = 120.0
 # Texts that say "no age", upper case: blanks of CSV and Parquet, and "not recorded" in the official tables.
 NO_AGE = ("", "NAN", "NA", "N/A", "<NA>", "NULL", "NONE", "UNKNOWN", "?", "UNABLE TO OBTAIN", "PATIENT DECLINED TO ANSWER",
-          "PATIENT REFUSED")  # fmt: skip
+          "PATIENT REFUSED", "DECLINED", "NOT SPECIFIED", "RACE AND ETHNICITY UNKNOWN")  # fmt: skip
 PER_YEAR = {"Y": 1.0, "M": 12.0, "W": 52.18, "D": 365.25}  # DICOM's units
 
 
@@ -30,14 +30,29 @@ def read_ages(column: pd.Series) -> tuple[pd.Series, list[str]]:
     Raises:
         InputError: a cell is neither a number nor a DICOM age.
     """
+    ages = parse_ages(column)
+    impossible = impossible_ages(ages)
+    return ages.mask(impossible), impossible_note(impossible)
+
+
+def impossible_ages(ages: pd.Series) -> pd.Series:
+    """Returns which ages are below 0 or above 120 years, `[n] bool`."""
+    return (ages < 0) | (ages > MAX_AGE)
+
+
+def impossible_note(impossible: pd.Series) -> list[str]:
+    """Returns the sentence about impossible ages that became unknown, if there are any."""
+    if not impossible.any():
+        return []
+    return [f"{impossible.sum():,} impossible ages (below 0 or above {MAX_AGE:.0f}) became unknown."]
+
+
+def parse_ages(column: pd.Series) -> pd.Series:
+    """Reads ages as they are recorded, impossible ones too; otherwise as `read_ages`."""
     if pd.api.types.is_numeric_dtype(column.dtype):
         is_small = column.dtype in (np.float16, np.float32)
-        ages = pd.Series(column.to_numpy(np.float32 if is_small else np.float64, na_value=np.nan), index=column.index)
-    else:
-        ages = _read_texts(column)
-    impossible = (ages < 0) | (ages > MAX_AGE)
-    notes = [f"{impossible.sum():,} impossible ages (below 0 or above {MAX_AGE:.0f}) became unknown."]
-    return ages.mask(impossible), notes if impossible.any() else []
+        return pd.Series(column.to_numpy(np.float32 if is_small else np.float64, na_value=np.nan), index=column.index)
+    return _read_texts(column)
 
 
 def _read_texts(column: pd.Series) -> pd.Series:

@@ -76,12 +76,32 @@ def run_command(arguments: Sequence[str] | None = None, *, until: str = "report"
 
         run(config, until=until)
     except InputError as error:
-        logging.getLogger("biascxr").error("%s", error)
+        say_error(error)
         return 2
     except KeyboardInterrupt:
         logging.getLogger("biascxr").error("stopped; finished stages and shards are kept, the same command goes on from them")
         return 130
     return 0
+
+
+def say_error(error: InputError) -> None:
+    """Logs what is wrong, and shows examples to the person at the machine only."""
+    logging.getLogger("biascxr").error("%s", error)
+    if error.examples:
+        print(f"for instance: {', '.join(error.examples)}", file=sys.stderr)
+
+
+def check_command(arguments: Sequence[str]) -> int:
+    """`biascxr cohort --check`; returns the exit status (1: the data break a rule, 2: they cannot be read)."""
+    log_to_console()
+    try:
+        config = parse_flags(arguments, prog="biascxr cohort --check")
+        from biascxr.check import check_data
+
+        return int(any(finding.is_error for finding in check_data(config)))
+    except InputError as error:
+        say_error(error)
+        return 2
 
 
 def log_to_console() -> None:
@@ -110,7 +130,7 @@ def helper_command(function: Callable, arguments: Sequence[str], verb: str) -> i
             config=(tyro.conf.OmitArgPrefixes,),
         )
     except InputError as error:
-        logging.getLogger("biascxr").error("%s", error)
+        say_error(error)
         return 2
     except KeyboardInterrupt:
         logging.getLogger("biascxr").error("stopped; nothing was written")
@@ -188,6 +208,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "  run         the whole run, as python main.py does\n"
             f"  {', '.join(STAGE_VERBS)}\n"
             "              the run up to and including that stage\n"
+            "  cohort      with --check: what would a run find wrong with these data? Nothing is written\n"
             "  audit       with --predictions: the audit alone, of anybody's table of predictions\n"
             "  select      which of many candidate models to take, by every rule\n"
             "  power       which gap could be seen with these groups, before training\n"
@@ -206,6 +227,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return helper_command(write_phantom, rest, verb)
     if verb in ("select", "power") or (verb == "audit" and not _is_pipeline(rest)):
         return helper_command({"audit": audit_predictions, "select": select_model, "power": plan_power}[verb], rest, verb)
+    if verb == "cohort" and "--check" in rest:
+        return check_command([a for a in rest if a != "--check"])
     if verb == "run" or verb in STAGE_VERBS:
         return run_command(rest, until="report" if verb == "run" else verb, prog=f"biascxr {verb}")
     from biascxr.errors import unknown_name

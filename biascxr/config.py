@@ -24,8 +24,31 @@ SPLITS = ("train", "validation", "calibration", "test")
 class CohortConfig:
     """Which rows of the table are used, and how labels and groups are read."""
 
-    layout: Literal["auto", "generic", "nih"] = "auto"
-    """Form of the table; auto recognises it by its header."""
+    layout: str = "auto"
+    """Data set, a name in biascxr.cohort.LAYOUTS: mimic_cxr, chexpert, nih, midrc, generic, ...; auto recognises it by the
+    names and headers of its files."""
+    companions: tuple[Path, ...] = ()
+    """Further files or folders a layout needs and does not find beside the table: MIMIC-IV and MIMIC-IV-ED for mimic_cxr,
+    CHEXPERT DEMO.xlsx for chexpert."""
+    mapping: Path | None = None
+    """YAML file that says which column of any table is what (layout generic)."""
+    reference_labels: Path | None = None
+    """CSV of reference labels (the truth, where it is known): image_id, dicom_id or study_id, and columns named as findings.
+    mimic_cxr finds its radiologists' labels by itself."""
+    labeler: Literal["chexpert", "negbio"] = "chexpert"
+    """Which software's labels of MIMIC-CXR are used."""
+    hispanic_policy: Literal["separate", "combined"] = "separate"
+    """Race and Hispanic ethnicity recorded apart (CheXpert): separate keeps two attributes; combined makes Hispanic patients
+    a race group of their own, as MIMIC's tables do."""
+    conflict_policy: Literal["unknown", "majority", "first", "drop"] = "unknown"
+    """A patient recorded with several values of what does not change (race, sex): treated as unknown, the most frequent
+    value, the first one, or left out. Counted either way."""
+    image_files: Literal["auto", "jpg", "dcm", "tfrecord"] = "auto"
+    """Which files MIMIC-CXR's rows point to: images (jpg, dcm) or CXR Foundation's vectors (tfrecord); auto looks."""
+    verify_checksums: bool = False
+    """Compare every file with the data set's own SHA256SUMS.txt before anything else; reads all of them."""
+    allow: tuple[str, ...] = ()
+    """Rules of the contract (biascxr cohort --check lists them) whose errors are only warned about."""
     labels: tuple[str, ...] = ()
     """Only these findings (default: all that the layout knows and the table holds)."""
     uncertain_policy: Literal["zeros", "ones", "ignore"] = "zeros"
@@ -49,6 +72,24 @@ class CohortConfig:
         shares = self.split_fractions
         if min(shares) <= 0 or abs(sum(shares) - 1) > 1e-6:
             raise InputError(f"split_fractions must be four shares above 0 that sum to 1; got {shares}.")
+
+
+@dataclass(frozen=True)
+class BiasConfig:
+    """Bias that is put in on purpose: into the demo's films, or into the rows of any table."""
+
+    mechanism: str = "presentation"
+    """How the demo treats one group worse: prevalence, presentation, annotation, acquisition, selection or
+    under_representation."""
+    strength: float = 0.75
+    """How much of it, a fraction in [0, 1]; 0 plants nothing."""
+    plant: tuple[str, ...] = ()
+    """Plants bias on the table's rows, MECHANISM:STRENGTH:ATTRIBUTE=GROUP[:FINDING], for instance annotation:0.3:sex=F; the
+    labels as they were become the reference labels."""
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.strength <= 1:
+            raise InputError(f"strength must be a fraction from 0 to 1; got {self.strength}.")
 
 
 @dataclass(frozen=True)
@@ -159,9 +200,10 @@ class RunConfig:
     """One run of biascxr: from a table of chest X-rays to output/<run>/report.html."""
 
     csv_path: Path | None = None
-    """Table of X-rays: the BiasCXR form (subject_id, study_id, dicom_id, path, ...) or the official NIH ChestX-ray14 table."""
+    """Table of X-rays: a data set's official table, or the folder it was downloaded to (MIMIC-CXR, CheXpert, NIH, MIDRC), or
+    the BiasCXR form (subject_id, study_id, dicom_id, path, ...)."""
     images_root: Path | None = None
-    """Folder that relative paths start from (default: the table's own folder)."""
+    """Folder that relative paths start from (default: the data set's own folder)."""
     output_dir: Path | None = None
     """Folder of this run (default: output/<name of the table>)."""
     demo: bool = False
@@ -172,7 +214,11 @@ class RunConfig:
     """Seed of everything random."""
     n_workers: int | None = None
     """Processes that read images (default: one per core)."""
+    label_policy_check: Literal["off", "rescore", "retrain"] = "off"
+    """Does each conclusion survive another policy for uncertain labels (zeros, ones, ignore)? rescore puts the trained models
+    to the other labels, retrain also trains them on those."""
     cohort: CohortConfig = field(default_factory=CohortConfig)
+    bias: BiasConfig = field(default_factory=BiasConfig)
     records: RecordsConfig = field(default_factory=RecordsConfig)
     embeddings: EmbeddingsConfig = field(default_factory=EmbeddingsConfig)
     mitigation: MitigationConfig = field(default_factory=MitigationConfig)
@@ -193,7 +239,10 @@ class RunConfig:
             return self.output_dir
         if self.demo:
             return Path("output/demo")
-        return Path("output") / self.csv_path.name.split(".")[0]
+        place = self.csv_path.absolute()
+        if place.is_dir() and place.name[:1].isdigit():  # PhysioNet's folders end in a version: mimic-cxr-jpg/2.1.0
+            place = place.parent
+        return Path("output") / place.name.split(".")[0]
 
 
 def to_dict(config: object) -> dict:

@@ -19,6 +19,8 @@ UNKNOWN = "unknown"
 ID_COLUMNS = ("image_id", "study_id", "patient_id")
 # Options of read_csv that keep every digit. From pandas 3.1 on it always does, and the option is deprecated.
 EXACT_DIGITS = {"float_precision": "round_trip"} if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1) else {}
+# The [n, L] arrays of a cohort, and the prefix of their columns on disk.
+BLOCKS = {"labels": "label", "recorded": "recorded", "reference_labels": "reference"}
 PREDICTION_COLUMNS = (*ID_COLUMNS, "split", "recipe", "seed", "fold")
 
 
@@ -50,7 +52,8 @@ class Cohort:
 
     Attributes:
         table: columns `image_id, study_id, patient_id, path, view, split, age`, then one column per attribute, where an
-            unknown value is the text `"unknown"`. `age` is in years, NaN where unknown.
+            unknown value is the text `"unknown"`. `age` is in years, NaN where unknown. Planted bias adds `degradation` (share
+            of sharpness that the image loses, in [0, 1]) and `marker` (bool: a marker is stamped on the image).
         labels: `[n, L] float32` in {0, 1, NaN}; NaN is masked in losses and metrics.
         label_names: the L findings.
         attributes: the attributes that have at least two known groups.
@@ -58,6 +61,8 @@ class Cohort:
         content: `"image"` or `"vector"`: what `path` points to.
         images_root: folder that relative paths start from.
         accounting: what happened to the rows of the table and what the policies did, for the report.
+        recorded: optional `[n, L] float32` in {1, 0, -1, NaN}: the labels before policies; -1 is uncertain, NaN blank.
+        reference_labels: optional `[n, L] float32` in {0, 1, NaN}: the truth where it is known, NaN elsewhere.
     """
 
     table: pd.DataFrame
@@ -68,6 +73,8 @@ class Cohort:
     content: str
     images_root: Path
     accounting: dict = field(default_factory=dict)
+    recorded: np.ndarray | None = None
+    reference_labels: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         wanted = (*ID_COLUMNS, "path", "view", "split", "age", *(a.name for a in self.attributes))
@@ -76,7 +83,12 @@ class Cohort:
             raise ValueError(f"Cohort.table lacks the columns {missing}.")
         if self.table["image_id"].duplicated().any():
             raise ValueError("Cohort.table holds an image_id twice.")
-        _check_labels(self.labels, (len(self.table), len(self.label_names)), "Cohort.labels")
+        shape = (len(self.table), len(self.label_names))
+        _check_labels(self.labels, shape, "Cohort.labels")
+        if self.reference_labels is not None:
+            _check_labels(self.reference_labels, shape, "Cohort.reference_labels")
+        if self.recorded is not None and self.recorded.shape != shape:
+            raise ValueError(f"Cohort.recorded must have shape {shape}; got {self.recorded.shape}.")
         for attribute in self.attributes:
             unexpected = set(self.table[attribute.name]) - {*attribute.groups, UNKNOWN}
             if unexpected:
@@ -94,7 +106,16 @@ class Cohort:
         position = pd.Index(self.table["image_id"]).get_indexer(image_ids)
         if (position < 0).any():
             raise KeyError(f"{int((position < 0).sum())} image_ids are not in the cohort.")
-        return replace(self, table=self.table.iloc[position].reset_index(drop=True), labels=self.labels[position])
+        return replace(
+            self,
+            table=self.table.iloc[position].reset_index(drop=True),
+            **{name: block[position] for name, block in self._blocks().items()},
+        )
+
+    def _blocks(self) -> dict[str, np.ndarray]:
+        """Returns the `[n, L]` arrays there are, by the names of their fields."""
+        blocks = {name: getattr(self, name) for name in BLOCKS}
+        return {name: block for name, block in blocks.items() if block is not None}
 
     def split_rows(self, split: str) -> np.ndarray:
         """Returns the row numbers of one split, `[m] int64`."""
@@ -102,9 +123,13 @@ class Cohort:
 
     def save(self, folder: Path) -> None:
         """Writes `cohort.parquet` (table and labels) and `cohort.json` (everything else)."""
-        frame = self.table.copy()
-        for index, name in enumerate(self.label_names):
-            frame[f"label/{name}"] = self.labels[:, index]
+        columns = {
+            f"{prefix}/{name}": block[:, index]
+            for field_name, block in self._blocks().items()
+            for prefix in (BLOCKS[field_name],)
+            for index, name in enumerate(self.label_names)
+        }
+        frame = pd.concat([self.table, pd.DataFrame(columns, index=self.table.index)], axis=1)
         frame.to_parquet(folder / "cohort.parquet", index=False)
         header = {
             "label_names": self.label_names,
@@ -121,10 +146,14 @@ class Cohort:
         """Reads what `save` wrote."""
         header = json.loads((folder / "cohort.json").read_text(encoding="utf-8"))
         frame = pd.read_parquet(folder / "cohort.parquet")
-        label_columns = [f"label/{name}" for name in header["label_names"]]
+        columns = {
+            field_name: [f"{prefix}/{name}" for name in header["label_names"]]
+            for field_name, prefix in BLOCKS.items()
+            if f"{prefix}/{header['label_names'][0]}" in frame
+        }
         return cls(
-            table=frame.drop(columns=label_columns),
-            labels=frame[label_columns].to_numpy(np.float32),
+            table=frame.drop(columns=[c for own in columns.values() for c in own]),
+            **{name: frame[own].to_numpy(np.float32) for name, own in columns.items()},
             label_names=tuple(header["label_names"]),
             attributes=tuple(Attribute(a["name"], tuple(a["groups"]), a["constant"]) for a in header["attributes"]),
             layout=header["layout"],

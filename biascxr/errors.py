@@ -7,7 +7,16 @@ from collections.abc import Iterable
 
 
 class InputError(ValueError):
-    """Something the user gave cannot be used. The command line prints its message without a traceback and exits with 2."""
+    """Something the user gave cannot be used. The command line prints its message without a traceback and exits with 2.
+
+    Args:
+        message: what is wrong and what to do; it also goes into the log, so it names no patient, study or image.
+        examples: a few identifiers or paths for the person at the machine; printed, never logged.
+    """
+
+    def __init__(self, message: str = "", *, examples: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.examples = tuple(examples)
 
 
 def unknown_name(kind: str, name: str, known: Iterable[str]) -> InputError:

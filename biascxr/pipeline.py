@@ -8,6 +8,7 @@ builds, so a run that changes nothing loads no TensorFlow.
 
 from __future__ import annotations
 
+import json
 import logging
 import shutil
 from dataclasses import dataclass, replace
@@ -22,7 +23,9 @@ logger = logging.getLogger("biascxr")
 
 ORDER = tuple(name for name in STAGES if name != "phantom")
 IMAGE_LIBRARIES = ("opencv-python-headless", "numpy")
-TABLE_LIBRARIES = ("pandas", "numpy")
+TABLE_LIBRARIES = ("pandas", "numpy", "openpyxl")
+FINDINGS = "findings.json"
+LABEL_POLICIES = ("zeros", "ones", "ignore")
 
 
 @dataclass
@@ -75,8 +78,8 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
 
     if config.csv_path is None and not config.demo:
         raise InputError("Give a table with --csv_path meta.csv, or --demo for a made-up cohort.")
-    if config.csv_path is not None and not config.csv_path.is_file():
-        raise InputError(f"--csv_path {config.csv_path}: no such file.")
+    if config.csv_path is not None and not config.csv_path.exists():
+        raise InputError(f"--csv_path {config.csv_path}: no such file or folder.")
     # What can be found wrong in a second is found before the hours of work, not after them.
     find_encoder(config.embeddings.encoder, config.embeddings.weights)
     check_weights_path(config.embeddings.weights)
@@ -106,9 +109,10 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
 
 def phantom(run: Run) -> None:
     """The demo's cohort: films on disk in MIMIC-CXR's folder form and a meta.csv, with one planted bias."""
-    from biascxr.phantom import PhantomConfig, make_phantom
+    from biascxr.phantom import META_FILE, TRUTH_FILE, PhantomConfig, make_phantom
 
-    config = PhantomConfig(seed=run.config.seed)
+    bias = run.config.bias
+    config = PhantomConfig(seed=run.config.seed, mechanism=bias.mechanism, strength=bias.strength)
 
     def build(folder: Path) -> None:
         for left_over in folder.iterdir():
@@ -118,30 +122,46 @@ def phantom(run: Run) -> None:
     run.stages["phantom"] = run.folder.stage(
         "phantom", build, inputs={}, settings=to_dict(config), code=("phantom",), libraries=IMAGE_LIBRARIES
     )
-    run.config = replace(run.config, demo=False, csv_path=run.stages["phantom"] / "meta.csv")
+    made = run.stages["phantom"]
+    # Some mechanisms act on what is learned from only, so the phantom's own split is kept; and here the truth is known.
+    own = replace(run.config.cohort, split_source="table", reference_labels=made / TRUTH_FILE)
+    run.config = replace(run.config, demo=False, csv_path=made / META_FILE, cohort=own)
 
 
 def cohort(run: Run) -> None:
-    """Table -> `Cohort`, with every row accounted for."""
+    """Official files -> `Cohort`, with every row accounted for; bias is planted on it where that is asked for."""
+    from biascxr.cohort import find_layout
+
     config = run.config
-    images_root = config.images_root or config.csv_path.parent
+    layout, source = find_layout(config.csv_path, config.images_root, config.cohort)
+    given = (config.cohort.reference_labels, config.cohort.mapping)
 
     def build(folder: Path) -> None:
-        from biascxr.cohort import build_cohort
+        from biascxr.cohort import build_cohort, group_shift, table_one
 
-        build_cohort(config.csv_path, images_root, config.cohort, seed=config.seed).save(folder)
+        made = build_cohort(
+            config.csv_path, config.images_root, config.cohort, seed=config.seed, min_patients=config.audit.min_patients
+        )
+        if config.bias.plant:
+            from biascxr.phantom.plant import plant_on_rows
+
+            made = plant_on_rows(made, config.bias.plant, seed=config.seed)
+        made.save(folder)
+        table_one(made).to_csv(folder / "table_one.csv", index=False)
+        for attribute in made.attributes:
+            table_one(made, by=attribute.name).to_csv(
+                folder / f"table_one_by_{attribute.name.replace('/', '_')}.csv", index=False
+            )
+        group_shift(made, min_patients=config.audit.min_patients).to_csv(folder / "shift.csv", index=False)
 
     run.stages["cohort"] = run.folder.stage(
         "cohort",
         build,
-        inputs={
-            "csv": file_digest(config.csv_path),
-            "images_root": str(images_root),
-            # The NIH layout looks for its images in the archives' folders: unpacking them later changes the paths.
-            "image_folders": sorted(p.name for p in images_root.glob("images*") if p.is_dir()),
-        },
-        settings=to_dict(config.cohort) | {"seed": config.seed},
-        code=("cohort", "containers", "age_groups"),
+        inputs=layout.fingerprint(source)
+        | {"images_root": str(config.images_root), "given": [file_digest(f) for f in given if f is not None]},
+        settings=to_dict(config.cohort)
+        | {"seed": config.seed, "plant": config.bias.plant, "min_patients": config.audit.min_patients},
+        code=("cohort", "containers", "age_groups", "phantom", "metrics"),
         libraries=TABLE_LIBRARIES,
     )
 
@@ -159,6 +179,7 @@ def records(run: Run) -> None:
     if cohort.content == "vector":
         logger.info("records: skipped, the table points to precomputed vectors")
         return
+    check_files(run, cohort)
     config = run.config.records
 
     def build(folder: Path) -> None:
@@ -184,20 +205,22 @@ def embeddings(run: Run) -> None:
     cohort = run.cohort()
     config = run.config.embeddings
     if cohort.content == "vector":
+        check_files(run, cohort)
 
         def build(folder: Path) -> None:
             from biascxr.embeddings import gather_vectors
 
-            gather_vectors(cohort, folder, vector_length=config.vector_length).save(folder)
+            keep_vectors(run, gather_vectors(cohort, folder, vector_length=config.vector_length), folder)
 
         run.stages["embeddings"] = run.folder.stage(
             "embeddings",
             build,
             inputs=run.inputs_of("cohort") | {"vectors": files_digest(cohort.images_root, cohort.table["path"])},
             settings={"vector_length": config.vector_length},
-            code=("embeddings", "containers"),
+            code=("embeddings", "containers", "cohort"),
         )
         check_rejected(run, "embeddings", len(cohort))
+        settle_vectors(run)
         return
 
     from biascxr.embeddings import build_embeddings, find_encoder
@@ -208,7 +231,8 @@ def embeddings(run: Run) -> None:
     def build(folder: Path) -> None:
         image_size = run.config.records.image_size
         encoder = encoder_class(config, image_size=image_size, seed=run.config.seed)
-        build_embeddings(cohort, run.stages["records"], folder, encoder, batch=config.inference_batch).save(folder)
+        made = build_embeddings(cohort, run.stages["records"], folder, encoder, batch=config.inference_batch)
+        keep_vectors(run, made, folder)
 
     run.stages["embeddings"] = run.folder.stage(
         "embeddings",
@@ -216,30 +240,67 @@ def embeddings(run: Run) -> None:
         inputs=run.inputs_of("cohort", "records")
         | {p.name: file_digest(p) for p in (weights_file, weights_file.with_suffix(".card.json")) if p.is_file()},
         settings=to_dict(config) | {"seed": run.config.seed if config.weights == "random" else None},
-        code=("embeddings", "containers"),
+        code=("embeddings", "containers", "cohort"),
         libraries=encoder_class.libraries,
     )
+    settle_vectors(run)
 
 
-def mitigation(run: Run, recipe) -> None:
-    """One recipe: train on the vectors, predict validation, calibration and test."""
+def keep_vectors(run: Run, made, folder: Path) -> None:
+    """Saves the vectors, and what the contract finds in them."""
+    from biascxr.cohort.contract import Evidence, check_contract, findings_to_records, rules_about
+
+    made.save(folder)
+    evidence = Evidence(cohort=run.cohort().rows(made.image_id), embeddings=made)
+    found = check_contract(evidence, rules=rules_about("embeddings"))
+    (folder / FINDINGS).write_text(json.dumps(findings_to_records(found), indent=2), encoding="utf-8")
+
+
+def settle_vectors(run: Run) -> None:
+    """Says what the contract found in the vectors, and stops where it is an error."""
+    from biascxr.cohort.contract import allow_findings, findings_from_records, settle_findings
+
+    rows = json.loads((run.stages["embeddings"] / FINDINGS).read_text(encoding="utf-8"))
+    settle_findings(allow_findings(findings_from_records(rows), run.config.cohort.allow))
+
+
+def mitigation(run: Run, recipe, policy: str | None = None) -> None:
+    """One recipe: train on the vectors, predict validation, calibration and test.
+
+    Args:
+        run: the run.
+        recipe: what to train.
+        policy: train on the labels of this policy for uncertain ones; default: the run's own.
+    """
+    stage = recipe_stage(run, recipe, policy)
+    if stage in run.stages:
+        return
+    member = stage.removeprefix("mitigation/")
 
     def build(folder: Path) -> None:
+        from biascxr.cohort import relabel
         from biascxr.mitigation import run_recipe
 
-        log_dir = run.folder.path / "tensorboard" / recipe.name
-        logger.info("mitigation %s: training", recipe.name)
-        run_recipe(recipe, *run.embedded(), folder, seed=run.config.seed, log_dir=log_dir)
+        cohort, vectors = run.embedded()
+        cohort = cohort if policy is None else relabel(cohort, uncertain=policy)
+        logger.info("mitigation %s: training", member)
+        run_recipe(recipe, cohort, vectors, folder, seed=run.config.seed, log_dir=run.folder.path / "tensorboard" / member)
 
-    run.stages[f"mitigation/{recipe.name}"] = run.folder.stage(
+    run.stages[stage] = run.folder.stage(
         "mitigation",
         build,
-        member=recipe.name,
+        member=member,
         inputs=run.inputs_of("cohort", "embeddings"),
         settings=recipe.describe() | {"seed": run.config.seed},
-        code=("mitigation", "models", "metrics", "containers"),
+        code=("mitigation", "models", "metrics", "containers", "cohort"),
         libraries=("keras", "tensorflow", "scikit-learn"),
     )
+
+
+def recipe_stage(run: Run, recipe, policy: str | None = None) -> str:
+    """Returns the key in `run.stages` of a recipe trained on the labels of a policy for uncertain ones."""
+    own = policy in (None, run.config.cohort.uncertain_policy)
+    return f"mitigation/{recipe.name}" if own else f"mitigation/labels_as_{policy}/{recipe.name}"
 
 
 def leakage(run: Run) -> None:
@@ -262,20 +323,35 @@ def leakage(run: Run) -> None:
 
 
 def audit(run: Run, recipes: tuple) -> None:
-    """Metrics, differences and gaps of each recipe, and each against `erm`, on the test split."""
+    """Metrics, differences and gaps of each recipe, and each against `erm`, on the test split.
+
+    Also on the reference labels, where there are any, and under other policies for uncertain labels, where asked for.
+    """
+    config, check = run.config.audit, run.config.label_policy_check
+    policies = LABEL_POLICIES if check == "retrain" else (None,)
+    for policy in policies:
+        for recipe in recipes:
+            mitigation(run, recipe, policy)
 
     def build(folder: Path) -> None:
         from biascxr.audit import audit as audit_predictions
+        from biascxr.label_checks import audit_on_reference, check_label_policy
 
+        cohort = run.cohort()
         predictions = [test_predictions(run, recipe) for recipe in recipes]
-        audit_predictions(predictions, run.config.audit, seed=run.config.seed).save(folder)
+        audit_predictions(predictions, config, seed=run.config.seed).save(folder)
+        audit_on_reference(cohort, predictions, config, folder, seed=run.config.seed)
+        if check != "off":
+            trained_on = {p: p if check == "retrain" else None for p in LABEL_POLICIES}
+            judged = {p: [test_predictions(run, recipe, trained_on[p]) for recipe in recipes] for p in LABEL_POLICIES}
+            check_label_policy(cohort, judged, config, folder, seed=run.config.seed)
 
     run.stages["audit"] = run.folder.stage(
         "audit",
         build,
-        inputs=run.inputs_of("cohort") | predictions_inputs(run, recipes),
-        settings=to_dict(run.config.audit) | {"seed": run.config.seed},
-        code=("audit", "metrics", "containers"),
+        inputs=run.inputs_of("cohort") | predictions_inputs(run, recipes, policies),
+        settings=to_dict(config) | {"seed": run.config.seed, "label_policy_check": check},
+        code=("audit", "metrics", "containers", "label_checks"),
         libraries=("numpy", "scipy", "pandas", "numba"),
     )
 
@@ -312,29 +388,32 @@ def report(run: Run, recipes: tuple) -> None:
         build,
         inputs=inputs,
         settings={"config": config, "versions": run_versions()},
-        code=("report", "metrics", "audit", "containers"),
+        code=("report", "metrics", "audit", "containers", "cohort"),
         libraries=("matplotlib", "seaborn", "jinja2"),
     )
     for name in written:
         shutil.copyfile(run.stages["report"] / name, run.folder.path / name)
 
 
-def test_predictions(run: Run, recipe):
+def test_predictions(run: Run, recipe, policy: str | None = None):
     """Returns a recipe's predictions of the test split."""
     from biascxr.containers import Predictions
 
-    path = run.stages[f"mitigation/{recipe.name}"] / "predictions.parquet"
+    path = run.stages[recipe_stage(run, recipe, policy)] / "predictions.parquet"
     return Predictions.load(path, run.cohort().attributes).in_split("test")
 
 
-def predictions_inputs(run: Run, recipes: tuple) -> dict[str, str]:
+def predictions_inputs(run: Run, recipes: tuple, policies: tuple = (None,)) -> dict[str, str]:
     """Returns the fingerprints of the recipes' predictions; `.keras` files carry a date and are left out."""
-    return {
-        f"mitigation/{r.name}": outputs_digest(
-            run.stages[f"mitigation/{r.name}"], ("predictions.parquet", "balance.csv", "recipe.json")
-        )
-        for r in recipes
-    }
+    stages = [recipe_stage(run, recipe, policy) for policy in policies for recipe in recipes]
+    return {name: outputs_digest(run.stages[name], ("predictions.parquet", "balance.csv", "recipe.json")) for name in stages}
+
+
+def check_files(run: Run, cohort) -> None:
+    """Warns of files that are not there, and stops where none is, before anything is read."""
+    from biascxr.cohort.contract import Evidence, check_contract, settle_findings
+
+    settle_findings(check_contract(Evidence(cohort=cohort), rules=["missing_files"], allow=run.config.cohort.allow))
 
 
 def check_rejected(run: Run, stage: str, n_total: int) -> None:

@@ -29,6 +29,19 @@ def test_the_calibration_benchmark_prints_figures_beside_their_targets():
     assert "94..100" in made.stdout and "figures pass" in made.stdout
 
 
+@pytest.mark.slow
+def test_the_phantom_benchmark_finds_the_planted_bias_and_where_labels_mislead():
+    made = run("phantom.py", "--audits", "2", "--mechanisms", "annotation")
+    assert "NOT MET" not in made.stdout and made.returncode == 0, made.stdout + made.stderr
+    assert "annotation, FPR: recorded labels mislead (0% hold the true gap)" in made.stdout
+
+
+@pytest.mark.parametrize("flags", [["--mechanisms", "nothing"], ["--audits", "0"]])
+def test_flags_of_the_phantom_benchmark_that_make_no_sense_are_refused(flags):
+    made = run("phantom.py", *flags)
+    assert made.returncode == 2 and flags[0] in made.stderr
+
+
 @pytest.mark.parametrize("flags", [["--worlds", "1"], ["--part", "nothing"], ["--pace"]])
 def test_flags_that_make_no_sense_are_refused(flags):
     made = run("audit_calibration.py", *flags)

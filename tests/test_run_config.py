@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from biascxr.cli import parse_flags
 from biascxr.config import (
     AuditConfig,
+    BiasConfig,
     CohortConfig,
     EmbeddingsConfig,
     LeakageConfig,
@@ -52,6 +53,7 @@ def test_every_field_is_explained():
     for config_class in (
         RunConfig,
         CohortConfig,
+        BiasConfig,
         RecordsConfig,
         EmbeddingsConfig,
         MitigationConfig,
@@ -77,6 +79,7 @@ CHANGED = RunConfig(
     output_dir=Path("output/x"),
     seed=7,
     n_workers=3,
+    label_policy_check="rescore",
     cohort=CohortConfig(
         layout="generic",
         labels=("Pleural Effusion", "Edema"),
@@ -86,6 +89,18 @@ CHANGED = RunConfig(
         frontal_only=False,
         split_source="random",
         split_fractions=(0.4, 0.2, 0.2, 0.2),
+        companions=(Path("/data/mimic iv"), Path("CHEXPERT DEMO.xlsx")),
+        mapping=Path("map.yaml"),
+        reference_labels=Path("truth.csv"),
+        labeler="negbio",
+        hispanic_policy="combined",
+        conflict_policy="majority",
+        image_files="dcm",
+        verify_checksums=True,
+        allow=("copied_files",),
+    ),
+    bias=BiasConfig(
+        mechanism="annotation", strength=0.25, plant=("annotation:0.3:sex=F", "prevalence:1:race=A B:Lung Opacity")
     ),
     records=RecordsConfig(image_size=64, equalize=False, image_format="jpeg", rows_per_shard=9, max_rejected_share=0.5),
     embeddings=EmbeddingsConfig(weights="a b.keras", pooling="avg", inference_batch=2, vector_length=1376),

@@ -1,4 +1,4 @@
-"""Would another estimand (patients or images, studies or images) lead to other conclusions?"""
+"""Would another estimand (patients, studies), or other labels, lead to other conclusions?"""
 
 from __future__ import annotations
 
@@ -22,6 +22,26 @@ def conclusions(result: AuditResult, confidence: float) -> dict[tuple, str]:
         sign = "higher" if row.difference_low > 0 else "lower" if row.difference_high < 0 else OPEN
         claims[tuple(getattr(row, k) for k in KEYS)] = sign
     return claims
+
+
+def conclusion_table(results: dict[str, AuditResult], confidence: float) -> pd.DataFrame:
+    """Sets the conclusions of several audits of the same predictions side by side.
+
+    Args:
+        results: audits by name, for instance of the policy for uncertain labels.
+        confidence: level of the tests.
+
+    Returns:
+        Columns recipe, label, attribute, group, metric, one per audit (`"unequal"`, `"higher"`, `"lower"`, `"no claim"`;
+        `"not measured"` where an audit has no such row), and `survives`: whether all say the same.
+    """
+    claims = {name: conclusions(result, confidence) for name, result in results.items()}
+    keys = list(dict.fromkeys(key for own in claims.values() for key in own))
+    table = pd.DataFrame(keys, columns=KEYS)
+    for name, own in claims.items():
+        table[name] = [own.get(key, "not measured") for key in keys]
+    table["survives"] = table[list(claims)].nunique(axis=1) == 1
+    return table
 
 
 def changed_conclusions(here: AuditResult, there: AuditResult, confidence: float) -> str:

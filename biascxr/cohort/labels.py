@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
+from biascxr.containers import Cohort
 from biascxr.errors import InputError, unknown_name
 
 
@@ -49,11 +52,28 @@ def apply_policies(labels: pd.DataFrame, *, uncertain: str, blank: str) -> tuple
     return cleaned.astype(np.float32), counts
 
 
-def drop_one_class_labels(labels: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str], list[str]]:
-    """Leaves out findings that are all positive or all negative: nothing can be learned or measured on them.
+def relabel(cohort: Cohort, *, uncertain: str) -> Cohort:
+    """Returns the cohort under another policy for uncertain labels; rows, findings and splits stay as they are.
+
+    Args:
+        cohort: one that holds its labels as `recorded`.
+        uncertain: `"zeros"`, `"ones"` or `"ignore"`.
+    """
+    if cohort.recorded is None:
+        raise ValueError("relabel needs Cohort.recorded, the labels before policies.")
+    labels, _ = apply_policies(
+        pd.DataFrame(cohort.recorded, columns=list(cohort.label_names)),
+        uncertain=uncertain,
+        blank=cohort.accounting["blank_policy"],
+    )
+    return replace(cohort, labels=labels, accounting=cohort.accounting | {"uncertain_policy": uncertain})
+
+
+def both_classes(labels: np.ndarray, names: list[str]) -> tuple[np.ndarray, list[str]]:
+    """Finds the findings that are all positive or all negative: nothing can be learned or measured on them.
 
     Returns:
-        The remaining labels, their names, and a note per finding left out.
+        Which findings have both classes, `[L] bool`, and a note per finding that has not.
 
     Raises:
         InputError: no finding is left.
@@ -66,4 +86,4 @@ def drop_one_class_labels(labels: np.ndarray, names: list[str]) -> tuple[np.ndar
     ]
     if not has_both.any():
         raise InputError("No label has both positives and negatives among the selected rows. " + " ".join(notes))
-    return labels[:, has_both], [n for n, keep in zip(names, has_both, strict=True) if keep], notes
+    return has_both, notes

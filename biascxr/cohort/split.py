@@ -22,15 +22,48 @@ SPLIT_NAMES = {
 }
 
 
+def chosen_source(table: pd.DataFrame, source: str) -> tuple[str, list[str]]:
+    """Returns where the split comes from, `"table"` or `"random"`, and a note where auto does not take the table's.
+
+    Args:
+        table: rows with `patient_id`, and `split` where the table brings one.
+        source: `"auto"`, `"table"` or `"random"` (see `CohortConfig.split_source`).
+
+    Raises:
+        InputError: the table's split is asked for, and it has none.
+    """
+    has_split = "split" in table and (table["split"] != "").any()
+    if source == "table" and not has_split:
+        raise InputError("split_source is 'table', but the data set brings no split (no filled column or file).")
+    if source != "auto":
+        return source, []
+    if not has_split:
+        return "random", []
+    n_test = table.loc[table["split"] == "test", "patient_id"].nunique()
+    if n_test >= MIN_TEST_PATIENTS:
+        return "table", []
+    return "random", [
+        f"The table's own split was not used: its test part has {n_test} patients, and comparing groups takes "
+        f"about {MIN_TEST_PATIENTS:,} (--split_source table uses it all the same)."
+    ]
+
+
 def split_cohort(
-    table: pd.DataFrame, labels: np.ndarray, *, source: str, fractions: tuple[float, ...], seed: int
+    table: pd.DataFrame,
+    labels: np.ndarray,
+    *,
+    source: str,
+    attributes: tuple[str, ...],
+    fractions: tuple[float, ...],
+    seed: int,
 ) -> tuple[np.ndarray, list[str]]:
     """Gives every row its split.
 
     Args:
         table: rows with `patient_id`, attributes, and `split` where the table brings one.
         labels: `[n, L]` in {0, 1, NaN}.
-        source: `"auto"`, `"table"` or `"random"` (see `CohortConfig.split_source`).
+        source: `"table"` or `"random"`, see `chosen_source`.
+        attributes: columns that the draw is stratified by, beside the rarest finding and the number of images.
         fractions: shares of patients in `SPLITS` order.
         seed: seed of the draw.
 
@@ -40,23 +73,12 @@ def split_cohort(
     Raises:
         InputError: the table's split is asked for and cannot be used (no column, unknown value, a patient on two sides).
     """
-    has_split = "split" in table and (table["split"] != "").any()
     notes: list[str] = []
-    if source == "table" and not has_split:
-        raise InputError("split_source is 'table', but the table has no filled column 'split'.")
-    if source == "auto" and has_split:
-        n_test = table.loc[table["split"] == "test", "patient_id"].nunique()
-        source = "table" if n_test >= MIN_TEST_PATIENTS else "random"
-        if source == "random":
-            notes.append(
-                f"The table's own split was not used: its test part has {n_test} patients, and comparing groups takes "
-                f"about {MIN_TEST_PATIENTS:,} (--split_source table uses it all the same)."
-            )
     if source != "table":
-        patients = draw_patients(table, labels, fractions, seed)
+        patients = draw_patients(table, labels, attributes, fractions, seed)
         notes.append("Splits were drawn by patient, stratified by rarest finding, attributes and number of images.")
     else:
-        patients, more = _from_table(table, labels, fractions, seed)
+        patients, more = _from_table(table, labels, attributes, fractions, seed)
         notes += more
     assigned = table["patient_id"].map(patients).to_numpy(object)
     counts = pd.Series(assigned).value_counts()
@@ -69,7 +91,9 @@ def split_cohort(
     return assigned, notes
 
 
-def draw_patients(table: pd.DataFrame, labels: np.ndarray, fractions: tuple[float, ...], seed: int) -> pd.Series:
+def draw_patients(
+    table: pd.DataFrame, labels: np.ndarray, attributes: tuple[str, ...], fractions: tuple[float, ...], seed: int
+) -> pd.Series:
     """Draws a split per patient.
 
     Patients are put in the order of (rarest positive finding, attributes, number of images), at random within ties, and
@@ -84,10 +108,9 @@ def draw_patients(table: pd.DataFrame, labels: np.ndarray, fractions: tuple[floa
     rarest = np.where(labels == 1, rarity, labels.shape[1]).min(axis=1)
     keys = {"rarest": ("rarest", "min")}
     frame = table[["patient_id"]].assign(rarest=rarest)
-    for name in ("race", "sex", "age_group", "insurance"):
-        if name in table:
-            frame[name] = table[name].to_numpy()
-            keys[name] = (name, "first")
+    for name in attributes:
+        frame[name] = table[name].to_numpy()
+        keys[name] = (name, "first")
     patients = frame.groupby("patient_id", sort=True).agg(**keys)
     patients["size"] = np.minimum(4, np.log2(frame.groupby("patient_id", sort=True).size())).astype(int)
     patients["draw"] = rng.random(len(patients))
@@ -106,7 +129,7 @@ def draw_patients(table: pd.DataFrame, labels: np.ndarray, fractions: tuple[floa
 
 
 def _from_table(
-    table: pd.DataFrame, labels: np.ndarray, fractions: tuple[float, ...], seed: int
+    table: pd.DataFrame, labels: np.ndarray, attributes: tuple[str, ...], fractions: tuple[float, ...], seed: int
 ) -> tuple[pd.Series, list[str]]:
     given = table["split"].map(SPLIT_NAMES)
     if given.isna().any():
@@ -130,7 +153,7 @@ def _from_table(
         wanted = {s: f for s, f in zip(SPLITS, fractions, strict=True) if s in ("train", *missing)}
         total = sum(wanted.values())
         shares = tuple(wanted.get(s, 0.0) / total for s in SPLITS)
-        redrawn = draw_patients(table[of_train], labels[of_train], shares, seed)
+        redrawn = draw_patients(table[of_train], labels[of_train], attributes, shares, seed)
         patients.loc[redrawn.index] = redrawn
         notes.append(f"The table has no {' or '.join(missing)} part: drawn by patient from its train part.")
     return patients, notes

@@ -50,6 +50,8 @@ class KerasFile(Encoder):
             "fingerprint": weights_fingerprint(self._model, self._batch),
             "is_trained": True,
             "trained_on": self._stated.get("trained_on", "not stated by the weights file"),
+            # Digests of its training patients: the contract looks for test patients among them.
+            **{key: self._stated[key] for key in ("trained_on_patients",) if key in self._stated},
         }
 
 

@@ -28,6 +28,7 @@ class SplitData:
         attributes: `[n]` rows, one column per attribute; `"unknown"` where not recorded.
         patient_id: `[n]`.
         label_names: the L findings.
+        image_id: `[n]`.
     """
 
     split: str
@@ -36,9 +37,10 @@ class SplitData:
     attributes: pd.DataFrame
     patient_id: np.ndarray
     label_names: tuple[str, ...]
+    image_id: np.ndarray
 
     def __post_init__(self) -> None:
-        lengths = {len(self.vectors), len(self.labels), len(self.attributes), len(self.patient_id)}
+        lengths = {len(self.vectors), len(self.labels), len(self.attributes), len(self.patient_id), len(self.image_id)}
         if len(lengths) != 1:
             raise ValueError(f"SplitData needs parts of one length; got {sorted(lengths)}.")
 
@@ -53,6 +55,7 @@ class SplitData:
             labels=self.labels[rows],
             attributes=self.attributes.iloc[rows].reset_index(drop=True),
             patient_id=self.patient_id[rows],
+            image_id=self.image_id[rows],
         )
 
     def refuse_test(self, what: str) -> None:
@@ -79,6 +82,7 @@ def split_data(cohort: Cohort, embeddings: EmbeddingSet, split: str) -> SplitDat
         attributes=cohort.table.iloc[rows][[a.name for a in cohort.attributes]].reset_index(drop=True),
         patient_id=cohort.table["patient_id"].to_numpy(object)[rows],
         label_names=cohort.label_names,
+        image_id=embeddings.image_id[rows],
     )
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from biascxr.cohort.contract import Evidence, Fit, check_contract, rules_about, settle_findings
 from biascxr.containers import UNKNOWN, Cohort, EmbeddingSet, Predictions
 from biascxr.errors import InputError
 from biascxr.metrics import effective_n, gini_coefficient, normalized_entropy
@@ -60,10 +61,15 @@ def run_recipe(
     head = method.fit(train, sample.weights, data["validation"], seed=seed, log_dir=log_dir)
     head.save(folder)
 
+    learned_from = frozenset(train.image_id) | frozenset(data["validation"].image_id)
+    fits = [Fit(recipe.name, sampler.name, frozenset(train.image_id)), Fit(recipe.name, method.name, learned_from)]
     scores = {split: head.predict(data[split].vectors) for split in PREDICTED_SPLITS}
     (rule,) = recipe.members("decision")
     rule.fit(data["calibration"], scores["calibration"])
     rule.thresholds.table.to_csv(folder / "thresholds.csv", index=False)
+    fits.append(Fit(recipe.name, rule.name, frozenset(data["calibration"].image_id)))
+    # By the images themselves, whatever the parts were told: nothing was fitted on a test row.
+    settle_findings(check_contract(Evidence(cohort=cohort, fits=tuple(fits)), rules=rules_about("fits")))
 
     predictions = _predictions(recipe, cohort, data, scores, rule, seed)
     predictions.save(folder / "predictions.parquet")

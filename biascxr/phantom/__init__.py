@@ -3,15 +3,19 @@
 make_phantom(PhantomConfig(mechanism="annotation", strength=0.4), Path("phantom"))
 """
 
-from biascxr.phantom.bias import MECHANISMS
 from biascxr.phantom.config import PhantomConfig
+from biascxr.phantom.draw import Phantom, draw_phantom, film_specs
 from biascxr.phantom.film import FilmSpec, draw_film
+from biascxr.phantom.forms import FORMS, find_form
 from biascxr.phantom.labels import FINDINGS, LABELS
-from biascxr.phantom.population import GROUP_SHARES, RACES, Population
-from biascxr.phantom.write import META_FILE, SUMMARY_FILE, TRUTH_FILE, film_specs, make_phantom, plant
+from biascxr.phantom.mechanisms import MECHANISMS, Effect, Mechanism
+from biascxr.phantom.population import GROUP_SHARES, RACES, Population, images_per_patient
+from biascxr.phantom.vectors import VectorConfig, VectorPhantom, draw_vectors
+from biascxr.phantom.write import META_FILE, SUMMARY_FILE, TRUTH_FILE, make_phantom
 
 __all__ = [
     "FINDINGS",
+    "FORMS",
     "GROUP_SHARES",
     "LABELS",
     "MECHANISMS",
@@ -19,11 +23,19 @@ __all__ = [
     "RACES",
     "SUMMARY_FILE",
     "TRUTH_FILE",
+    "Effect",
     "FilmSpec",
+    "Mechanism",
+    "Phantom",
     "PhantomConfig",
     "Population",
+    "VectorConfig",
+    "VectorPhantom",
     "draw_film",
+    "draw_phantom",
+    "draw_vectors",
     "film_specs",
+    "find_form",
+    "images_per_patient",
     "make_phantom",
-    "plant",
 ]

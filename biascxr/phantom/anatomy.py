@@ -10,7 +10,7 @@ import dataclasses
 import numpy as np
 
 RIGHT, LEFT = -1, 1  # the patient's right lung is on the left of the picture
-N_RIBS = 9
+N_RIBS = 11
 DOME_OFFSET = 0.19  # distance of a diaphragm dome's top from the midline
 HILUM_OFFSET = 0.085
 
@@ -40,9 +40,11 @@ class Anatomy:
         fat: thickness of soft tissue beside the ribs.
         breast: size of the breast shadows, 0 for none.
         scapula: how far the shoulder blades lie over the lungs: 0 turned away (PA), 1 over them (AP).
+        arms: how near the arms hang to the chest: 0 off the film (PA), 1 beside it (AP).
         rib_sag: how far a rib falls from spine to chest wall.
         aortic_knob: radius of the aortic knob, growing with age.
-        bone: density of bone, falling with age.
+        bone: attenuation of bone, falling with age.
+        roundness: how soon the chest wall widens below the lungs' tops: small for a barrel, large for a bell.
         breaks: broken ribs.
     """
 
@@ -57,9 +59,11 @@ class Anatomy:
     fat: float
     breast: float
     scapula: float
+    arms: float
     rib_sag: float
     aortic_knob: float
     bone: float
+    roundness: float
     breaks: tuple[RibBreak, ...] = ()
 
     def dome_y(self, side: int) -> float:
@@ -68,7 +72,7 @@ class Anatomy:
     def chest_wall(self, y: np.ndarray | float) -> np.ndarray:
         """Distance of the inner chest wall from the midline at height y."""
         t = np.clip((np.asarray(y) - self.apex_y) / (0.95 - self.apex_y), 0.0, 1.0)
-        return 0.13 + (self.half_width - 0.13) * (1.0 - (1.0 - t) ** 3) ** 0.62
+        return 0.13 + (self.half_width - 0.13) * (1.0 - (1.0 - t) ** 3) ** self.roundness
 
     def lung_inner(self, y: np.ndarray | float) -> np.ndarray:
         """Distance of the lung's medial edge from the midline at height y."""
@@ -82,7 +86,7 @@ class Anatomy:
 
     @property
     def heart_x(self) -> float:
-        return self.center_x + 0.24 * self.heart_half_width
+        return self.center_x + 0.30 * self.heart_half_width
 
     @property
     def heart_y(self) -> float:
@@ -92,8 +96,9 @@ class Anatomy:
         """Points along a posterior rib, `[24, 2]` (x, y), from spine to chest wall."""
         along = np.linspace(0.0, 1.0, 24)
         y_spine = self.apex_y - 0.01 + 0.078 * index
-        arch = 0.030 * np.sin(np.pi * np.minimum(along * 1.4, 1.0))
-        y = y_spine - arch + self.rib_sag * along**2.2
+        arch = 0.026 * np.sin(np.pi * np.minimum(along * 1.4, 1.0))
+        # The first ribs turn in a small half circle, the lower ones fall further.
+        y = y_spine - arch + self.rib_sag * (0.70 + 0.05 * index) * along**2.2
         x = 0.03 + (self.chest_wall(y) + 0.005 - 0.03) * along ** (0.85)
         return np.stack([self.center_x + side * x, y], axis=1)
 
@@ -101,8 +106,8 @@ class Anatomy:
         """Points along an anterior rib, `[12, 2]` (x, y), from chest wall towards the sternum."""
         along = np.linspace(0.0, 1.0, 12)
         start = self.rib(side, index)[-1]
-        x = start[0] - side * 0.17 * along
-        return np.stack([x, start[1] + 0.11 * along**0.8], axis=1)
+        x = start[0] - side * min(0.17 + 0.012 * index, 0.24) * np.sin(0.5 * np.pi * along) ** 1.3
+        return np.stack([x, start[1] + 0.15 * along**0.9], axis=1)
 
 
 def draw_anatomy(rng: np.random.Generator, *, sex: str, age: int, body_size: float) -> Anatomy:
@@ -115,13 +120,13 @@ def draw_anatomy(rng: np.random.Generator, *, sex: str, age: int, body_size: flo
         body_size: standard deviations from the mean.
     """
     is_male = sex == "M"
-    half_width = (0.385 if is_male else 0.36) + 0.012 * body_size + rng.normal(0, 0.008)
-    dome = 0.765 + rng.normal(0, 0.018) - 0.012 * max(body_size, 0.0)
+    half_width = (0.372 if is_male else 0.350) + 0.010 * body_size + rng.normal(0, 0.012)
+    dome = 0.755 + rng.normal(0, 0.024) - 0.014 * max(body_size, 0.0)
     elderly = max(age - 50, 0) / 40
     return Anatomy(
         center_x=0.5,
         half_width=half_width,
-        apex_y=0.095 + rng.normal(0, 0.010),
+        apex_y=0.105 + rng.normal(0, 0.014),
         dome_right_y=dome,
         dome_left_y=dome + 0.022 + rng.normal(0, 0.006),
         heart_half_width=half_width * (0.445 + 0.03 * elderly + rng.normal(0, 0.014)),
@@ -130,9 +135,11 @@ def draw_anatomy(rng: np.random.Generator, *, sex: str, age: int, body_size: flo
         fat=0.045 + 0.018 * (body_size + 2) / 2,
         breast=0.0 if is_male else float(np.clip(0.55 + 0.25 * body_size + rng.normal(0, 0.2), 0.1, 1.2)),
         scapula=0.0,
-        rib_sag=0.115 + rng.normal(0, 0.012),
+        arms=0.0,
+        rib_sag=0.120 + rng.normal(0, 0.018),
         aortic_knob=0.026 + 0.016 * elderly + rng.normal(0, 0.003),
-        bone=0.15 * (1.0 - 0.25 * elderly),
+        bone=0.34 * (1.0 - 0.30 * elderly),
+        roundness=float(np.clip(0.55 + rng.normal(0, 0.06), 0.42, 0.70)),
     )
 
 
@@ -142,10 +149,11 @@ def as_exposed(anatomy: Anatomy, rng: np.random.Generator, *, view: str) -> Anat
     breath = rng.normal(0, 0.010) - (0.040 if is_ap else 0.0)
     return dataclasses.replace(
         anatomy,
-        center_x=0.5 + rng.normal(0, 0.012),
+        center_x=0.5 + rng.normal(0, 0.016),
         dome_right_y=anatomy.dome_right_y + breath,
         dome_left_y=anatomy.dome_left_y + breath,
         heart_half_width=anatomy.heart_half_width * (1.10 if is_ap else 1.0) + rng.normal(0, 0.004),
         mediastinum_half_width=anatomy.mediastinum_half_width * (1.12 if is_ap else 1.0),
         scapula=1.0 if is_ap else float(rng.uniform(0, 0.25)),
+        arms=float(rng.uniform(0.5, 1.0)) if is_ap else 0.0,
     )

@@ -7,14 +7,20 @@ from pathlib import Path
 import tyro
 
 from biascxr.phantom.config import PhantomConfig
-from biascxr.phantom.write import make_phantom
+from biascxr.phantom.forms import find_form
+from biascxr.phantom.write import TRUTH_FILE, make_phantom
 
 
 def write_phantom(output_dir: tyro.conf.Positional[Path], config: PhantomConfig) -> None:
-    """Writes a made-up cohort with one planted bias: films, meta.csv, truth.csv and phantom.json.
+    """Writes a made-up cohort with one planted bias, as films and tables of a real data set's form.
+
+    Beside the form's own files: truth.csv (what is true of every film) and phantom.json (what was planted, and in whom).
 
     Args:
         output_dir: new or empty folder.
         config: what to make.
     """
-    print(make_phantom(config, output_dir))
+    table = make_phantom(config, output_dir)
+    images_root = find_form(config.form).images_root(output_dir)
+    print(f"python main.py --csv_path {table}" + (f" --images_root {images_root}" if images_root else ""))
+    print(f"(the truth: {output_dir / TRUTH_FILE}; --reference_labels takes it where the findings have the same names)")

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Collection
 
 from biascxr.errors import InputError, unknown_name
-from biascxr.phantom.bias import MECHANISMS
+from biascxr.phantom.forms import FORMS
+from biascxr.phantom.labels import FINDINGS
+from biascxr.phantom.mechanisms import MECHANISMS
 from biascxr.phantom.population import GROUP_SHARES
 
 MIN_IMAGE_SIZE = 64
@@ -17,15 +20,18 @@ class PhantomConfig:
     """Settings of a made-up cohort. The defaults are the demo's.
 
     Args:
-        n_patients: number of patients; about 1.7 films each.
+        n_patients: number of patients; about 2.1 films each, most with one, a few with very many.
         seed: drives everything; the same configuration writes the same bytes.
-        mechanism: how the bias is planted, a key of `MECHANISMS`.
+        mechanism: how the bias is planted: prevalence, presentation, annotation, acquisition, selection or
+            under_representation.
         strength: how much of it, a fraction in [0, 1]; 0 plants nothing.
         separability: chance that a film is taken on the machine of the patient's group rather than on any at random,
             in [0, 1]. A probe that sees the machine without error has a one-vs-rest AUROC of about
             1/2 + separability / 2; at 0 the machine tells nothing of the group (a mechanism still may).
         image_size: side of the square films, in pixels.
         disadvantaged_group: the neutral group (0 largest to 3 smallest) that the mechanism acts on.
+        marked_finding: the finding that a marker goes with under `acquisition`, one of `FINDINGS`.
+        form: the official form that is written, a key of `FORMS`.
         missing_race_share: share of patients with a blank recorded race, in [0, 1].
         uncertain_share: share of positive labels recorded as -1, in [0, 1].
         blank_share: share of negative labels left blank, in [0, 1].
@@ -41,6 +47,8 @@ class PhantomConfig:
     separability: float = 0.75
     image_size: int = 320
     disadvantaged_group: int = 1
+    marked_finding: str = "Pneumothorax"
+    form: str = "generic"
     missing_race_share: float = 0.03
     uncertain_share: float = 0.04
     blank_share: float = 0.5
@@ -52,8 +60,9 @@ class PhantomConfig:
         _check_integer("disadvantaged_group", self.disadvantaged_group, 0, len(GROUP_SHARES) - 1)
         for name in ("strength", "separability", "missing_race_share", "uncertain_share", "blank_share"):
             _check_fraction(name, getattr(self, name))
-        if self.mechanism not in MECHANISMS:
-            raise unknown_name("phantom mechanism", str(self.mechanism), MECHANISMS)
+        _check_name("phantom mechanism", self.mechanism, MECHANISMS)
+        _check_name("marked finding", self.marked_finding, FINDINGS)
+        _check_name("phantom form", self.form, FORMS)
 
 
 def _check_integer(name: str, value: object, low: int, high: int) -> None:
@@ -64,3 +73,8 @@ def _check_integer(name: str, value: object, low: int, high: int) -> None:
 def _check_fraction(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0.0 <= value <= 1.0:
         raise InputError(f"`{name}` must be a fraction from 0 to 1. Received: {value!r}.")
+
+
+def _check_name(kind: str, value: object, known: Collection[str]) -> None:
+    if not isinstance(value, str) or value not in known:
+        raise unknown_name(kind, str(value), known)

@@ -7,14 +7,14 @@ import dataclasses
 import cv2
 import numpy as np
 
-from biascxr.phantom.acquisition import expose
+from biascxr.phantom.acquisition import expose, stamp_marker
 from biascxr.phantom.anatomy import as_exposed, draw_anatomy
 from biascxr.phantom.chest import draw_chest
 from biascxr.phantom.findings import PAINTERS, RESHAPERS
 
 # What a generator is for; together with the seed and an index it makes that generator's own stream, so that one
 # finding more, or a fainter one, changes nothing else on the film.
-STREAM_PATIENT, STREAM_EXPOSURE, STREAM_FINDING, STREAM_MACHINE = 11, 12, 13, 14
+STREAM_PATIENT, STREAM_EXPOSURE, STREAM_FINDING, STREAM_MACHINE, STREAM_MARKER = 11, 12, 13, 14, 15
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,6 +33,7 @@ class FilmSpec:
         separability: chance that the film is taken on it, in [0, 1].
         effects: finding -> severity times visibility, in [0, 1]; 0 draws nothing.
         image_size: side in pixels.
+        marker: whether the film carries a token that has nothing to do with the patient.
     """
 
     seed: int
@@ -46,6 +47,7 @@ class FilmSpec:
     separability: float
     effects: dict[str, float]
     image_size: int
+    marker: bool = False
 
 
 def draw_film(spec: FilmSpec) -> np.ndarray:
@@ -80,7 +82,10 @@ def draw_film(spec: FilmSpec) -> np.ndarray:
             paint(canvas, present[name], finding_rng(name))
     density = canvas.density + canvas.markings * (1.0 - 0.7 * np.clip(canvas.density, 0.0, 1.0))
     machine_rng = np.random.default_rng([spec.seed, STREAM_MACHINE, spec.index])
-    return expose(density, machine_rng, view=spec.view, group=spec.group, separability=spec.separability)
+    pixels = expose(density, machine_rng, view=spec.view, group=spec.group, separability=spec.separability)
+    if spec.marker:
+        stamp_marker(pixels, np.random.default_rng([spec.seed, STREAM_MARKER, spec.index]))
+    return pixels
 
 
 def encode_film(pixels: np.ndarray) -> bytes:

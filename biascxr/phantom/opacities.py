@@ -28,14 +28,14 @@ def edema(canvas: Canvas, effect: float, rng: np.random.Generator) -> None:
     for side in (RIGHT, LEFT):
         x = anatomy.center_x + side * (HILUM_OFFSET + 0.05)
         haze = np.maximum(haze, canvas.disc(x, 0.46, 0.13, softness=0.20, squeeze=1.5))
-        for y in np.arange(0.46, anatomy.dome_y(side) + 0.05, 0.017):
+        for y in np.arange(0.50, anatomy.dome_y(side) + 0.05, 0.019) + rng.uniform(0, 0.010):
             wall = anatomy.center_x + side * (float(anatomy.chest_wall(y)) - 0.006)
-            length = rng.uniform(0.035, 0.075)
+            length = rng.uniform(0.015, 0.050)
             kerley.append(np.array([[wall, y], [wall - side * length, y + rng.normal(0, 0.003)]]))
     wool = 0.65 + 0.7 * (canvas.cloud(rng, 0.045) - 0.5)
     canvas.whiten(np.clip(haze * wool, 0, 1) * canvas.both_lungs * effect, 0.72)
-    lines = canvas.blur(canvas.lines(kerley, 0.005), 0.0015)
-    canvas.density += 0.30 * effect * lines * canvas.both_lungs
+    lines = canvas.blur(canvas.lines(kerley, 0.004), 0.0018)
+    canvas.density += 0.24 * effect * lines * canvas.both_lungs
 
 
 def lung_opacity(canvas: Canvas, effect: float, rng: np.random.Generator) -> None:
@@ -43,7 +43,7 @@ def lung_opacity(canvas: Canvas, effect: float, rng: np.random.Generator) -> Non
     side = _any_side(rng)
     x, y = _place(canvas, side, rng, 0.30, 0.62)
     veil = canvas.disc(x, y, rng.uniform(0.11, 0.15), softness=0.12, squeeze=rng.uniform(1.0, 1.4))
-    canvas.whiten(veil * canvas.lung[side] * (0.9 * effect), 0.52)
+    canvas.whiten(veil * canvas.lung[side] * (0.9 * effect), 0.58)
 
 
 def consolidation(canvas: Canvas, effect: float, rng: np.random.Generator) -> None:
@@ -88,15 +88,21 @@ def atelectasis(canvas: Canvas, effect: float, rng: np.random.Generator) -> None
             y = canvas.anatomy.dome_y(side) - 0.035 - 0.042 * number + rng.normal(0, 0.006)
             start = canvas.anatomy.center_x + side * rng.uniform(0.08, 0.13)
             length, tilt = rng.uniform(0.13, 0.20), rng.uniform(-0.03, 0.02)
-            bands.append(np.array([[start, y], [start + side * length, y + tilt]]))
-    plate = canvas.blur(canvas.lines(bands, 0.014), 0.002) * canvas.both_lungs
-    canvas.whiten(plate * effect, 0.80)
+            along, sag = np.linspace(0.0, 1.0, 9), rng.uniform(-0.012, 0.012)
+            height = y + tilt * along + sag * np.sin(np.pi * along)
+            bands.append(np.stack([start + side * length * along, height], axis=1))
+    # Thickest in the middle, thin and soft at both ends.
+    plate = 0.5 * canvas.lines(bands, 0.008) + 0.5 * canvas.lines([band[2:7] for band in bands], 0.015)
+    canvas.whiten(canvas.blur(plate, 0.0035) * canvas.both_lungs * effect, 0.80)
 
 
 def lung_lesion(canvas: Canvas, effect: float, rng: np.random.Generator) -> None:
-    """Lung Lesion: one mass or a few round nodules with clear margins."""
+    """Lung Lesion: a few round nodules or masses with clear, slightly lobed margins."""
+    lobes = canvas.cloud(rng, 0.02) - np.float32(0.5)
     for _ in range(int(rng.integers(2, 6))):
         side = _any_side(rng)
         x, y = _place(canvas, side, rng, 0.20, 0.66)
-        nodule = canvas.disc(x, y, rng.uniform(0.018, 0.042), softness=0.008, squeeze=rng.uniform(0.9, 1.1))
-        canvas.whiten(nodule * canvas.lung[side] * effect, 0.85)
+        radius, squeeze = rng.uniform(0.018, 0.044), rng.uniform(0.85, 1.15)
+        distance = np.sqrt((canvas.x - np.float32(x)) ** 2 + ((canvas.y - np.float32(y)) / np.float32(squeeze)) ** 2)
+        nodule = ramp(np.float32(radius) * (1.0 + 0.4 * lobes) - distance, 0.014)
+        canvas.whiten(nodule * canvas.lung[side] * effect, 0.80)

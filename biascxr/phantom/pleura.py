@@ -57,10 +57,10 @@ def pleural_other(canvas: Canvas, effect: float, rng: np.random.Generator) -> No
         inset = anatomy.chest_wall(heights) - wave / 2
         band = canvas.lines([np.stack([anatomy.center_x + side * inset, heights], axis=1)], 0.034)
         band = canvas.blur(band, 0.003) * canvas.lung[side]
-        canvas.whiten(band * effect, 0.74)
+        canvas.whiten(band * effect, 0.82)
         for _ in range(int(rng.integers(4, 8))):
             y = rng.uniform(top, bottom)
             x = anatomy.center_x + side * (float(anatomy.chest_wall(y)) - rng.uniform(0.03, 0.09))
             dx, dy = rng.uniform(-0.02, 0.02, 2)
-            plaque = canvas.lines([np.array([[x, y], [x + dx, y + dy], [x + 1.4 * dx, y - dy]])], 0.010)
-            canvas.whiten(plaque * canvas.lung[side] * effect, 0.95)
+            plaque = canvas.lines([np.array([[x, y], [x + dx, y + dy], [x + 1.4 * dx, y - dy]])], 0.007)
+            canvas.whiten(canvas.blur(plaque, 0.0025) * canvas.lung[side] * effect, 0.90)

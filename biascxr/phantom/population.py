@@ -15,6 +15,12 @@ RACES = ("WHITE", "BLACK/AFRICAN AMERICAN", "HISPANIC/LATINO", "ASIAN")
 AGE_RANGE = (18, 90)  # years
 # Share of a latent trait that belongs to the patient rather than to the study: findings come back.
 PATIENT_SHARE = 0.6
+# A patient has k or more images, k from 2 to the most, with chance COMES_AGAIN * k ** -TAIL.
+COMES_AGAIN, TAIL, MOST_IMAGES = 0.5, 1.3, 200
+SECOND_FILM_SHARE = 0.15  # of films after the first: a repeated exposure in the study of the film before
+LONGEST_FOLLOW_UP = 20.0  # years
+# One hand of cards per ten patients: the splits' shares of patients are 60/10/10/20.
+SPLIT_OF_TEN = ("train",) * 6 + ("validation", "calibration") + ("test",) * 2
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +64,9 @@ class Population:
     """One row per film; every array has length n, the number of films.
 
     Args:
-        patient: `[n] int64`, index of the patient, 0 to n_patients - 1.
+        film: `[n] int64`, number of the film in the cohort as drawn; it keeps it when others leave.
+        study: `[n] int64`, number of the study, likewise; films of one study share age, view, findings and report.
+        patient: `[n] int64`, number of the patient, likewise.
         subject_id: `[n] int64`, 8 digits starting with 1.
         study_id: `[n] int64`, 8 digits starting with 5.
         dicom_id: `[n] str`, five groups of 8 hexadecimal digits.
@@ -73,8 +81,12 @@ class Population:
         severity: `[n, 14] float32`, 0 where not true, else 0.55 (mild) to 1 (severe); No Finding's column is 0.
         visibility: `[n, 14] float32`, how plainly each finding is drawn: 1 as it is, 0 not at all.
         recorded: `[n, 14] bool`, what the annotator saw; a report turns it into 1, 0, -1 or blank.
+        split: `[n] str`, train, validation, calibration or test, constant for a patient.
+        marker: `[n] bool`, whether the film carries a marker that has nothing to do with the patient.
     """
 
+    film: np.ndarray
+    study: np.ndarray
     patient: np.ndarray
     subject_id: np.ndarray
     study_id: np.ndarray
@@ -90,9 +102,19 @@ class Population:
     severity: np.ndarray
     visibility: np.ndarray
     recorded: np.ndarray
+    split: np.ndarray
+    marker: np.ndarray
 
     def __len__(self) -> int:
         return len(self.patient)
+
+    def rows(self, chosen: np.ndarray) -> Population:
+        """Returns some of the films.
+
+        Args:
+            chosen: `[n] bool`, or row numbers in the order wanted.
+        """
+        return Population(**{field.name: getattr(self, field.name)[chosen] for field in dataclasses.fields(self)})
 
     def image_path(self, index: int) -> str:
         """Path of a film in MIMIC-CXR's folder form, relative to the data set's root."""
@@ -126,17 +148,13 @@ def draw_population(
     first_age = np.clip(np.round(rng.normal(58, 18, n_patients)), *AGE_RANGE).astype(np.int64)
     insurance = _draw_insurance(first_age, rng)
     body_size = np.clip(rng.normal(0, 1, n_patients), -2, 2.5)
-    # Most patients come once, a few many times.
-    n_studies = np.minimum(1 + rng.geometric(0.68, n_patients) - 1 + (rng.random(n_patients) < 0.02) * 4, 9)
+    n_images = images_per_patient(n_patients, rng)
+    split = _deal_splits(group, n_images, rng)
 
-    study_patient = np.repeat(np.arange(n_patients), n_studies)
-    n_films = 1 + (rng.random(len(study_patient)) < 0.08)  # a repeated exposure
-    study = np.repeat(np.arange(len(study_patient)), n_films)
-    patient = study_patient[study]
-
-    visit = np.arange(len(study_patient)) - np.repeat(np.cumsum(n_studies) - n_studies, n_studies)
-    years_later = np.floor(visit * rng.exponential(0.5, n_patients)[study_patient]).astype(np.int64)
-    study_age = np.minimum(first_age[study_patient] + years_later, AGE_RANGE[1])
+    patient = np.repeat(np.arange(n_patients), n_images)
+    study = _gather_studies(patient, rng)
+    study_patient = patient[np.unique(study, return_index=True)[1]]
+    study_age = np.minimum(first_age[study_patient] + _draw_years_later(study_patient, rng), AGE_RANGE[1])
 
     labels, severity = _draw_labels(study_patient, study_age, rng)
     # The sicker, the more often at the bedside.
@@ -144,6 +162,8 @@ def draw_population(
     view = np.where(rng.random(len(study_patient)) < np.minimum(portable_chance, 0.9), "AP", "PA")
 
     return Population(
+        film=np.arange(len(study)),
+        study=study,
         patient=patient,
         subject_id=(10_000_000 + rng.choice(9_999_999, n_patients, replace=False))[patient],
         study_id=(50_000_000 + rng.choice(9_999_999, len(study_patient), replace=False))[study],
@@ -159,7 +179,54 @@ def draw_population(
         severity=severity[study],
         visibility=np.ones((len(study), len(LABELS)), dtype=np.float32),
         recorded=labels[study].copy(),
+        split=split[patient],
+        marker=np.zeros(len(study), dtype=bool),
     )
+
+
+def images_per_patient(n_patients: int, rng: np.random.Generator) -> np.ndarray:
+    """Returns how many images each patient has: most have one, a few have most of the images.
+
+    A Pareto tail cut at 200. The counts are the distribution's own quantiles and only who has which is drawn: with a tail
+    this long, drawn counts would make one seed's cohort half as large again as another's. The mean is about 2.1; a tenth
+    of the patients hold half of the images, as in NIH ChestX-ray14.
+
+    Args:
+        n_patients: number of patients.
+        rng: decides who has how many.
+
+    Returns:
+        `[n_patients] int64`, 1 to 200.
+    """
+    share_with_more = (np.arange(n_patients) + 0.5) / n_patients
+    counts = np.floor((share_with_more / COMES_AGAIN) ** (-1.0 / TAIL))
+    return rng.permutation(np.clip(counts, 1, MOST_IMAGES).astype(np.int64))
+
+
+def _deal_splits(group: np.ndarray, n_images: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Gives every patient a split. Patients of one group with alike many images share a hand: no split gets all of them."""
+    n_hands = -(-len(group) // len(SPLIT_OF_TEN))
+    cards = rng.permuted(np.tile(SPLIT_OF_TEN, (n_hands, 1)), axis=1).ravel()[: len(group)]
+    split = np.empty_like(cards)
+    split[np.lexsort((rng.random(len(group)), n_images, group))] = cards
+    return split
+
+
+def _gather_studies(patient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Returns the study of each film: its own, or now and then that of the patient's film before; two films at most."""
+    is_second = rng.random(len(patient)) < SECOND_FILM_SHARE
+    is_second &= np.diff(patient, prepend=-1) == 0
+    # A third film of a study opens a new one.
+    is_second[1:] &= ~is_second[:-1]
+    return np.cumsum(~is_second) - 1
+
+
+def _draw_years_later(study_patient: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Whole years since the patient's first study, studies evenly spread; who comes more often is followed for longer."""
+    n_studies = np.bincount(study_patient)
+    follow_up = np.minimum(rng.exponential(0.6 * np.sqrt(n_studies - 1.0)), LONGEST_FOLLOW_UP)
+    visit = np.arange(len(study_patient)) - np.repeat(np.cumsum(n_studies) - n_studies, n_studies)
+    return np.floor(follow_up[study_patient] * visit / np.maximum(n_studies - 1, 1)[study_patient]).astype(np.int64)
 
 
 def _draw_labels(study_patient: np.ndarray, study_age: np.ndarray, rng: np.random.Generator) -> tuple[np.ndarray, np.ndarray]:

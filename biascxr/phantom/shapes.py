@@ -61,7 +61,7 @@ def show_fracture(canvas: Canvas, effect: float, rng: np.random.Generator) -> No
         path = canvas.anatomy.rib(rib_break.side, rib_break.rib)
         x, y = path[round(rib_break.at * (len(path) - 1))]
         slant = rng.uniform(-0.012, 0.012)
-        edge = canvas.lines([np.array([[x - slant, y - 0.013], [x + slant, y + 0.014 + rib_break.step]])], 0.006)
-        canvas.whiten(edge * effect, 0.82)
-        callus = canvas.disc(x, y + rib_break.step / 2, 0.022, softness=0.012)
-        canvas.density += 0.18 * effect * callus
+        edge = canvas.lines([np.array([[x - slant, y - 0.013], [x + slant, y + 0.014 + rib_break.step]])], 0.004)
+        canvas.whiten(canvas.blur(edge, 0.0015) * effect, 0.85)
+        callus = canvas.disc(x, y + rib_break.step / 2, 0.019, softness=0.018)
+        canvas.density += 0.22 * effect * callus

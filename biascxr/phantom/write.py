@@ -1,4 +1,4 @@
-"""Writes a phantom: films, `meta.csv` (what a user has) and the truth (what a user never has)."""
+"""Writes a phantom: films and tables in an official form (what a user has), and the truth (what a user never has)."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ import numpy as np
 from tqdm import tqdm
 
 from biascxr.errors import InputError
-from biascxr.phantom.bias import MECHANISMS
 from biascxr.phantom.config import PhantomConfig
+from biascxr.phantom.draw import Phantom, draw_phantom, film_specs
 from biascxr.phantom.film import FilmSpec, draw_film, encode_film
-from biascxr.phantom.labels import FINDINGS, LABELS, as_reported
-from biascxr.phantom.population import GROUP_SHARES, Population, assign_races, draw_population
+from biascxr.phantom.forms import find_form
+from biascxr.phantom.labels import FINDINGS, LABELS, NO_FINDING
+from biascxr.phantom.population import GROUP_SHARES
 
 META_FILE, TRUTH_FILE, SUMMARY_FILE = "meta.csv", "truth.csv", "phantom.json"
 CHUNK = 32  # films per task: long enough to hide the hand-over, short enough for a lively bar
-STREAM_RACES, STREAM_POPULATION, STREAM_MECHANISM, STREAM_REPORTS = 1, 2, 3, 4
 
 
 def make_phantom(config: PhantomConfig, output_dir: Path, *, n_workers: int | None = None) -> Path:
-    """Makes a cohort with known bias: films in MIMIC-CXR's folders, a table in BiasCXR's form, and the truth.
+    """Makes a cohort with known bias: films and tables as the data set of that form has them, and the truth.
 
     The same configuration gives the same bytes, whatever `n_workers`.
 
@@ -37,8 +37,8 @@ def make_phantom(config: PhantomConfig, output_dir: Path, *, n_workers: int | No
         n_workers: processes to draw with; default: one per core, and none beside this one for a few films.
 
     Returns:
-        Path of `meta.csv`. Beside it: `files/` with the films, `truth.csv` (labels, severities and group of every
-        film), `phantom.json` (configuration, races, disadvantaged group).
+        Path of the form's main table (`meta.csv` in the generic form). Beside the form's files: `truth.csv` (group,
+        marker, labels and severities of every film), `phantom.json` (configuration, races, disadvantaged group).
 
     Raises:
         InputError: where `output_dir` is not an empty folder or `n_workers` is not a positive number.
@@ -48,50 +48,15 @@ def make_phantom(config: PhantomConfig, output_dir: Path, *, n_workers: int | No
         raise InputError(f"`output_dir` must be a new or empty folder. Received: {output_dir}, which is not empty.")
     if n_workers is not None and n_workers < 1:
         raise InputError(f"`n_workers` must be 1 or more, or None for one per core. Received: {n_workers!r}.")
-    race_of_group = assign_races(_stream(config, STREAM_RACES))
-    population = plant(config, race_of_group)
-    _write_films(film_specs(config, population), population, output_dir, n_workers=n_workers)
-    _write_truth(population, output_dir / TRUTH_FILE)
-    _write_summary(config, population, race_of_group, output_dir / SUMMARY_FILE)
-    # Last, so that a folder with a meta.csv is whole.
-    return _write_meta(config, population, output_dir / META_FILE)
-
-
-def plant(config: PhantomConfig, race_of_group: tuple[str, ...]) -> Population:
-    """Draws the fair cohort and lets the mechanism act on it."""
-    fair = draw_population(
-        config.n_patients,
-        _stream(config, STREAM_POPULATION),
-        race_of_group=race_of_group,
-        missing_race_share=config.missing_race_share,
-    )
-    is_disadvantaged = fair.group == config.disadvantaged_group
-    return MECHANISMS[config.mechanism](fair, is_disadvantaged, config.strength, _stream(config, STREAM_MECHANISM))
-
-
-def film_specs(config: PhantomConfig, population: Population) -> list[FilmSpec]:
-    """What to draw on each film: `visibility` scales the severity of every finding."""
-    effects = population.severity * population.visibility
-    return [
-        FilmSpec(
-            seed=config.seed,
-            index=i,
-            patient=int(population.patient[i]),
-            sex=str(population.sex[i]),
-            age=int(population.age[i]),
-            body_size=float(population.body_size[i]),
-            view=str(population.view[i]),
-            group=int(population.group[i]),
-            separability=float(config.separability),
-            effects={name: float(effects[i, LABELS.index(name)]) for name in FINDINGS},
-            image_size=config.image_size,
-        )
-        for i in range(len(population))
-    ]
-
-
-def _stream(config: PhantomConfig, purpose: int) -> np.random.Generator:
-    return np.random.default_rng([config.seed, purpose])
+    phantom, form = draw_phantom(config), find_form(config.form)
+    output_dir.mkdir(parents=True, exist_ok=True)
+    if form.film_format is not None:
+        paths = [output_dir / form.film_path(phantom, index) for index in range(len(phantom))]
+        _write_films(film_specs(phantom), paths, n_workers=n_workers)
+    _write_truth(phantom, form.image_ids(phantom), output_dir / TRUTH_FILE)
+    _write_summary(phantom, output_dir / SUMMARY_FILE)
+    # Last, so that a folder with its main table is whole.
+    return form.write_tables(phantom, output_dir)
 
 
 def _start_worker() -> None:
@@ -99,18 +64,17 @@ def _start_worker() -> None:
     cv2.setNumThreads(1)
 
 
-def _write_chunk(tasks: list[tuple[FilmSpec, str]]) -> int:
+def _write_chunk(tasks: list[tuple[FilmSpec, Path]]) -> int:
     for spec, path in tasks:
-        Path(path).write_bytes(encode_film(draw_film(spec)))
+        pixels = draw_film(spec)
+        path.write_bytes(encode_film(pixels) if path.suffix == ".jpg" else cv2.imencode(path.suffix, pixels)[1].tobytes())
     return len(tasks)
 
 
-def _write_films(specs: list[FilmSpec], population: Population, output_dir: Path, *, n_workers: int | None) -> None:
-    tasks = []
-    for i, spec in enumerate(specs):
-        path = output_dir / population.image_path(i)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        tasks.append((spec, str(path)))
+def _write_films(specs: list[FilmSpec], paths: list[Path], *, n_workers: int | None) -> None:
+    for folder in {path.parent for path in paths}:
+        folder.mkdir(parents=True, exist_ok=True)
+    tasks = list(zip(specs, paths, strict=True))
     chunks = [tasks[start : start + CHUNK] for start in range(0, len(tasks), CHUNK)]
     workers = min(n_workers or os.cpu_count() or 1, len(chunks))
     with tqdm(total=len(tasks), desc="drawing films", unit="film") as bar:
@@ -125,57 +89,34 @@ def _write_films(specs: list[FilmSpec], population: Population, output_dir: Path
                 bar.update(future.result())
 
 
-def _write_meta(config: PhantomConfig, population: Population, path: Path) -> Path:
-    reported = as_reported(
-        population.recorded,
-        _stream(config, STREAM_REPORTS),
-        uncertain_share=config.uncertain_share,
-        blank_share=config.blank_share,
-    )
-    columns = ["subject_id", "study_id", "dicom_id", "path", "ViewPosition", "gender", "race", "age", "insurance"]
+def _write_truth(phantom: Phantom, image_ids: np.ndarray, path: Path) -> None:
+    """One row per film: `dicom_id`, the id that the form knows it by, group, marker, labels and severities."""
+    population = phantom.population
+    severities = np.delete(population.severity, NO_FINDING, axis=1)
+    columns = {
+        "dicom_id": population.dicom_id,
+        "image_id": image_ids,
+        "group": population.group,
+        "marker": population.marker.astype(int),
+    }
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([*columns, *LABELS])
-        for i in range(len(population)):
-            cells = ["" if np.isnan(value) else f"{value:.1f}" for value in reported[i]]
-            writer.writerow(
-                [
-                    population.subject_id[i],
-                    population.study_id[i],
-                    population.dicom_id[i],
-                    population.image_path(i),
-                    population.view[i],
-                    population.sex[i],
-                    population.race[i],
-                    population.age[i],
-                    population.insurance[i],
-                    *cells,
-                ]
-            )
-    return path
+        writer.writerow([*columns, *LABELS, *(f"severity of {name}" for name in FINDINGS)])
+        for *cells, labels, severity in zip(*columns.values(), population.labels, severities, strict=True):
+            writer.writerow([*cells, *(f"{float(value):.1f}" for value in labels), *(f"{value:.3f}" for value in severity)])
 
 
-def _write_truth(population: Population, path: Path) -> None:
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(["dicom_id", "group", *LABELS, *(f"severity of {name}" for name in FINDINGS)])
-        severity = np.delete(population.severity, LABELS.index("No Finding"), axis=1)
-        for i in range(len(population)):
-            labels = [f"{float(value):.1f}" for value in population.labels[i]]
-            row = [population.dicom_id[i], population.group[i], *labels, *(f"{value:.3f}" for value in severity[i])]
-            writer.writerow(row)
-
-
-def _write_summary(config: PhantomConfig, population: Population, race_of_group: tuple[str, ...], path: Path) -> None:
+def _write_summary(phantom: Phantom, path: Path) -> None:
+    config, population = phantom.config, phantom.population
     summary = {
         "config": dataclasses.asdict(config),
-        "race_of_group": {str(group): race for group, race in enumerate(race_of_group)},
+        "race_of_group": {str(group): race for group, race in enumerate(phantom.race_of_group)},
         "disadvantaged_group": config.disadvantaged_group,
-        "disadvantaged_race": race_of_group[config.disadvantaged_group],
+        "disadvantaged_race": phantom.race_of_group[config.disadvantaged_group],
         "mechanism": config.mechanism,
         "strength": config.strength,
         "truth_file": TRUTH_FILE,
-        "n_patients": config.n_patients,
+        "n_patients": len(np.unique(population.patient)),  # fewer than asked for where patients were left out
         "n_films": len(population),
         "n_films_of_group": {str(group): int((population.group == group).sum()) for group in range(len(GROUP_SHARES))},
     }

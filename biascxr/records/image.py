@@ -19,17 +19,11 @@ class ImageError(InputError):
     """A file cannot be used as an image; the message is the reason that goes into `rejected.csv`."""
 
 
-def read_grey(path: Path) -> np.ndarray:
-    """Reads a JPEG or PNG as 8-bit grey.
-
-    Args:
-        path: the file. RGB, RGBA and palette images are turned to grey (ITU-R 601 luma).
-
-    Returns:
-        `[height, width] uint8`.
+def read_file(path: Path) -> bytes:
+    """Returns a file's bytes.
 
     Raises:
-        ImageError: missing, empty, not an image, truncated, or more than 8 bits deep.
+        ImageError: missing, unreadable or empty.
     """
     try:
         data = path.read_bytes()
@@ -39,9 +33,29 @@ def read_grey(path: Path) -> np.ndarray:
         raise ImageError(f"unreadable file: {error.strerror}") from None
     if not data:
         raise ImageError("empty file (zero bytes)")
+    return data
+
+
+def read_grey(path: Path) -> np.ndarray:
+    """Reads a JPEG, PNG or DICOM file as 8-bit grey.
+
+    Args:
+        path: the file. RGB, RGBA and palette images are turned to grey (ITU-R 601 luma); DICOM as `read_dicom` says.
+
+    Returns:
+        `[height, width] uint8`.
+
+    Raises:
+        ImageError: missing, empty, not an image, truncated, or a JPEG or PNG of more than 8 bits.
+    """
+    data = read_file(path)
     kind = next((kind for magic, kind in _MAGIC.items() if data.startswith(magic)), None)
     if kind is None:
-        raise ImageError("not an image (neither JPEG nor PNG by its first bytes)")
+        from biascxr.records.dicom import decode_dicom, is_dicom
+
+        if is_dicom(data):
+            return decode_dicom(data)
+        raise ImageError("not an image (neither JPEG, PNG nor DICOM by its first bytes)")
     # OpenCV fills what a truncated file lacks with grey and says nothing. A file that does not end as its format
     # should is decoded by Pillow first, which refuses truncated data and allows harmless bytes after the end.
     if _END[kind] not in data[-32:]:
@@ -75,6 +89,29 @@ def standardise(image: np.ndarray, *, size: int, equalize: bool) -> np.ndarray:
     """
     resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return cv2.equalizeHist(resized) if equalize else resized
+
+
+def alter(image: np.ndarray, *, degradation: float, marker: bool) -> np.ndarray:
+    """Carries out planted bias on an image as read.
+
+    Args:
+        image: `[height, width] uint8`.
+        degradation: share of sharpness to lose, in [0, 1]: a Gaussian blur of up to 2% of the shorter side.
+        marker: stamp a bright square with a dark edge near the upper left corner, 7% of the shorter side.
+
+    Returns:
+        `[height, width] uint8`, the image itself where there is nothing to do.
+    """
+    side = min(image.shape)
+    if degradation > 0:
+        image = cv2.GaussianBlur(image, (0, 0), 0.02 * degradation * side)
+    if marker:
+        image = image.copy()
+        low, size = round(0.04 * side), max(3, round(0.07 * side))
+        image[low : low + size, low : low + size] = 0
+        edge = max(1, size // 7)
+        image[low + edge : low + size - edge, low + edge : low + size - edge] = 255
+    return image
 
 
 def encode(image: np.ndarray, image_format: str) -> bytes:

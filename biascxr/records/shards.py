@@ -13,7 +13,7 @@ import numpy as np
 
 from biascxr.config import SPLITS, RecordsConfig
 from biascxr.containers import Cohort
-from biascxr.records.image import ImageError, encode, read_grey, standardise
+from biascxr.records.image import ImageError, alter, encode, read_grey, standardise
 from biascxr.records.tfrecord import encode_example, write_record
 
 
@@ -26,6 +26,7 @@ class ShardJob:
         split: the split all its rows belong to.
         image_paths: `[m]` files to read.
         features: `[m]` the features beside the image, per row.
+        alterations: `[m]` planted `(degradation, marker)`, per row.
         config: size, equalization, codec.
     """
 
@@ -33,6 +34,7 @@ class ShardJob:
     split: str
     image_paths: list[Path]
     features: list[dict]
+    alterations: list[tuple[float, bool]]
     config: RecordsConfig
 
 
@@ -56,6 +58,9 @@ def plan_shards(cohort: Cohort, config: RecordsConfig, folder: Path) -> list[Sha
     """Divides a cohort into shards, in table order within each split, whatever the number of workers."""
     text_columns = ["image_id", "study_id", "patient_id", "view", *(a.name for a in cohort.attributes)]
     table = cohort.table
+    nothing = [0] * len(table)
+    columns = [table[name].tolist() if name in table else nothing for name in ("degradation", "marker")]
+    planted = [(float(degradation), bool(marker)) for degradation, marker in zip(*columns, strict=True)]
     jobs = []
     for split in SPLITS:
         rows = cohort.split_rows(split)
@@ -69,7 +74,7 @@ def plan_shards(cohort: Cohort, config: RecordsConfig, folder: Path) -> list[Sha
                 features.append(record)
             name = f"{dataset_name(cohort)}-{split}.tfrecord-{index:05d}-of-{n_shards:05d}"
             paths = [cohort.images_root / p for p in table["path"].iloc[part]]
-            jobs.append(ShardJob(folder / name, split, paths, features, config))
+            jobs.append(ShardJob(folder / name, split, paths, features, [planted[row] for row in part], config))
     return jobs
 
 
@@ -87,9 +92,10 @@ def write_shard(job: ShardJob) -> ShardReport:
     rejected, n_records = [], 0
     temporary = job.path.with_name(f"{job.path.name}.tmp")
     with open(temporary, "wb") as file:
-        for path, features in zip(job.image_paths, job.features, strict=True):
+        for path, features, (degradation, marker) in zip(job.image_paths, job.features, job.alterations, strict=True):
             try:
-                image = standardise(read_grey(path), size=job.config.image_size, equalize=job.config.equalize)
+                image = alter(read_grey(path), degradation=degradation, marker=marker)
+                image = standardise(image, size=job.config.image_size, equalize=job.config.equalize)
             except ImageError as error:
                 rejected.append({"image_id": features["image_id"], "path": str(path), "reason": str(error)})
                 continue

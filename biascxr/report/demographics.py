@@ -1,4 +1,4 @@
-"""Who is in the data: bars of patients per group, and heat maps of label rates by group."""
+"""Who is in the data: Table 1 as the page may show it, bars of patients per group, heat maps of label rates by group."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import seaborn as sns
 
+from biascxr.cohort.table_one import table_one
 from biascxr.config import SPLITS
 from biascxr.containers import UNKNOWN, Cohort
 from biascxr.report.privacy import MIN_CELL, suppress, suppressed_cells
@@ -15,6 +16,7 @@ from biascxr.report.style import PALETTE, figure, file_name
 from biascxr.report.summary import readable
 
 TOTAL = "total"
+HIDDEN = "hidden"
 
 
 def patients_by_group(cohort: Cohort, attribute: str) -> pd.DataFrame:
@@ -33,24 +35,78 @@ def with_totals(counts: pd.DataFrame) -> pd.DataFrame:
     return counts.assign(**{TOTAL: counts.sum(axis=1)})
 
 
-def table_one(cohort: Cohort) -> list[dict]:
-    """Returns Table 1 as text, ready for the page: per attribute and group, patients in each split, small cells hidden."""
-    rows = []
+def demographic_rows(cohort: Cohort) -> list[dict]:
+    """Returns the page's Table 1 as text: sizes, age, attributes and views, overall and in each split, small cells hidden.
+
+    The full counts are those of `biascxr.cohort.table_one`; a cell is hidden by the number of patients behind it, whatever it
+    shows. Counts of patients add up to all patients, so they are protected together.
+    """
+    full = table_one(cohort).set_index(["variable", "level", "statistic"])
+    rows = _size_rows(cohort, full)
     for attribute in cohort.attributes:
-        counts = with_totals(patients_by_group(cohort, attribute.name))
-        text = suppress(counts)
-        share = counts[TOTAL] / counts[TOTAL].sum()
-        is_hidden = text[TOTAL] != counts[TOTAL].map("{:,}".format)
-        for i, group in enumerate(counts.index):
-            rows.append(
-                {
-                    "attribute": attribute.name.replace("_", " "),
-                    "group": group,
-                    "share": "hidden" if is_hidden.iloc[i] else f"{100 * share.iloc[i]:.1f}%",
-                    **{split: text.iloc[i][split] for split in SPLITS},
-                }
-            )
+        counts = patients_by_group(cohort, attribute.name)
+        rows += _group_rows(readable(attribute.name), with_totals(counts), with_totals(counts))
+        if UNKNOWN in counts.index:
+            reasons = cohort.accounting.get("unknown", {}).get(attribute.name, {})
+            # A number beside a hidden total would give the total away.
+            rows[-1]["note"] = reasons_text(reasons) if rows[-1][TOTAL] != HIDDEN else " · ".join(reasons)
+    views = cohort.table["view"].replace("", UNKNOWN)
+    by_view = cohort.table.assign(view=views).groupby(["view", "split"])["patient_id"]
+    patients, images = (
+        n.unstack(fill_value=0).reindex(columns=list(SPLITS), fill_value=0) for n in (by_view.nunique(), by_view.size())
+    )
+    return rows + _group_rows("view (images)", with_totals(images), with_totals(patients))
+
+
+def _size_rows(cohort: Cohort, full: pd.DataFrame) -> list[dict]:
+    """Patients, images and age; a split of few patients shows none of it."""
+    columns = {TOTAL: "overall"} | {split: split for split in SPLITS}
+    patients, ages = (full.loc[(variable, "", "n"), list(SPLITS)].to_numpy(int)[None] for variable in ("patients", "age"))
+    hidden = suppressed_cells(patients, has_column_totals=False)[0]
+    hidden_age = hidden | suppressed_cells(ages, has_column_totals=False)[0]
+    few = {TOTAL: full.loc[("age", "", "n"), "overall"] < MIN_CELL} | dict(zip(SPLITS, hidden_age, strict=True))
+
+    def row(variable: str, form: str, hide: dict, *keys: tuple[str, str]) -> dict:
+        def cell(column: str, split: str) -> str:
+            values = [full.loc[(name, "", statistic), column] for name, statistic in keys]
+            return HIDDEN if hide[split] else "–" if np.isnan(values).any() else form.format(*values)
+
+        return {"variable": variable, "group": "", "note": ""} | {s: cell(column, s) for s, column in columns.items()}
+
+    whole = {TOTAL: False} | dict(zip(SPLITS, hidden, strict=True))
+    per_patient = [("images per patient", name) for name in ("median", "q1", "q3")]
+    return [
+        row("patients", "{:,.0f}", whole, ("patients", "n")),
+        row("images", "{:,.0f}", whole, ("images", "n")),
+        row("images per patient, median (quartiles)", "{:.0f} ({:.0f} to {:.0f})", whole, *per_patient),
+        row("age at the first image, mean (SD), years", "{:.1f} ({:.1f})", few, ("age", "mean"), ("age", "sd")),
+    ]
+
+
+def _group_rows(variable: str, counts: pd.DataFrame, patients: pd.DataFrame) -> list[dict]:
+    """Returns a row of text per group: its share of the total, its count in each split.
+
+    Args:
+        variable: shown in the first column.
+        counts: what is shown, groups by splits and their total.
+        patients: the patients behind each cell, same form: what decides whether it is hidden.
+    """
+    text, hidden = suppress(patients), suppressed_cells(patients.to_numpy())
+    rows = []
+    for i, group in enumerate(counts.index):
+        shown = {split: text.iloc[i][split] if hidden[i, j] else f"{counts.iloc[i][split]:,}" for j, split in enumerate(SPLITS)}
+        share = HIDDEN if hidden[i, -1] else f"{100 * counts.iloc[i][TOTAL] / counts[TOTAL].sum():.1f}%"
+        rows.append({"variable": variable, "group": group, "note": "", TOTAL: share} | shown)
     return rows
+
+
+def reasons_text(reasons: dict[str, int]) -> str:
+    """Returns why patients have no value, with counts; small ones, and what would give them away, are hidden."""
+    if not reasons:
+        return ""
+    counts = pd.DataFrame([list(reasons.values())], columns=list(reasons))
+    shown = suppress(counts, has_column_totals=False).iloc[0]
+    return " · ".join(f"{reason}: {n}" for reason, n in shown.items())
 
 
 def plot_demographics(cohort: Cohort, folder: Path) -> list[Path]:

@@ -27,6 +27,8 @@ class ReportInputs:
         balance: per recipe the table of group balance before and after sampling.
         leakage: probes and their controls.
         audit: metrics, gaps, comparisons.
+        reference: the same on reference labels, where there are any; else None.
+        label_policy: conclusions under each policy for uncertain labels, where that was asked for; else None.
         rejected: number of files that could not be used, by reason.
         truth: what was planted, where the cohort is made up; else None.
         config: the configuration.
@@ -41,6 +43,8 @@ class ReportInputs:
     balance: dict[str, pd.DataFrame]
     leakage: pd.DataFrame
     audit: AuditResult
+    reference: AuditResult | None
+    label_policy: pd.DataFrame | None
     rejected: dict[str, int]
     truth: dict | None
     config: dict
@@ -65,6 +69,7 @@ class ReportInputs:
         """Reads the files of the finished stages (folders, except for what is already loaded)."""
         with open(rejected / "rejected.csv", newline="", encoding="utf-8") as file:
             reasons = Counter(row["reason"].split(" (")[0] for row in csv.DictReader(file))
+        policies = audit / "label_policy.csv"
         return cls(
             cohort=cohort,
             used=used,
@@ -74,6 +79,8 @@ class ReportInputs:
             balance={n: pd.read_csv(f / "balance.csv") for n, f in recipe_folders.items()},
             leakage=pd.read_csv(leakage / "leakage.csv", dtype={"group": str}),
             audit=AuditResult.load(audit),
+            reference=AuditResult.load(audit / "reference") if (audit / "reference").is_dir() else None,
+            label_policy=pd.read_csv(policies, keep_default_na=False) if policies.is_file() else None,
             rejected=dict(reasons.most_common()),
             truth=json.loads(truth.read_text(encoding="utf-8")) if truth else None,
             config=config,

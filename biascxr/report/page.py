@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import re
 from pathlib import Path
 
 import jinja2
@@ -11,12 +12,15 @@ import pandas as pd
 
 from biascxr.audit import GAP, MACRO, OVERALL
 from biascxr.report import summary
+from biascxr.report.annotation import annotation_section
 from biascxr.report.comparison import plot_comparisons, plot_roc_curves
-from biascxr.report.demographics import plot_demographics, plot_label_rates, table_one
+from biascxr.report.demographics import demographic_rows, plot_demographics, plot_label_rates
 from biascxr.report.fairness import plot_differences, plot_group_errors, plot_improvements, write_fairness_json
 from biascxr.report.inputs import ReportInputs
+from biascxr.report.label_checks import label_checks
 from biascxr.report.leakage_plots import plot_leakage
 from biascxr.report.privacy import MIN_CELL, suppress
+from biascxr.report.shift import plot_shift, shift_sentences, shown_shift
 from biascxr.report.tradeoff import plot_tradeoff
 
 MAIN_METRICS = ("AUROC", "TPR", "FPR")
@@ -31,10 +35,12 @@ def build_report(inputs: ReportInputs, folder: Path) -> None:
     """
     audit, attributes = inputs.audit, inputs.audited
     names = inputs.cohort.label_names
+    shift = shown_shift(inputs.used, min_patients=inputs.config["audit"]["min_patients"])
     figures: dict[str, Path | None] = {
         "tradeoff": plot_tradeoff(audit.metrics, audit.gaps, attributes, folder),
         "leakage": plot_leakage(inputs.leakage, folder),
         "label_rates": plot_label_rates(inputs.used, folder),
+        "shift": plot_shift(shift, folder),
         "differences": plot_differences(audit.metrics, inputs.baseline, attributes, folder),
         "roc_curves": plot_roc_curves(inputs.predictions, audit.metrics, folder),
     }
@@ -51,6 +57,7 @@ def build_report(inputs: ReportInputs, folder: Path) -> None:
     # In narrow columns an interval goes under its value, never apart in the middle.
     environment.filters["unbroken"] = lambda text: text.replace(" to ", "\u00a0to\u00a0")
     context = page_context(inputs) | {"figures": {k: data_uri(p) for k, p in figures.items() if p}}
+    context["shift"] = shift_sentences(shift)
     for template, name in (("report.html.j2", "report.html"), ("model_card.md.j2", "model_card.md")):
         (folder / name).write_text(environment.get_template(template).render(context), encoding="utf-8")
 
@@ -70,9 +77,13 @@ def page_context(inputs: ReportInputs) -> dict:
         "answers": answers(inputs),
         "flow": flow(inputs),
         "account": account,
+        "notes": [hide_few(note) for note in (*account["notes"], *planted_notes(account))],
         "n_rejected": n_rejected,
         "labels": label_rows(inputs),
-        "table_one": table_one(inputs.used),
+        "demographics": demographic_rows(inputs.used),
+        "warnings": contract_warnings(account.get("findings", [])),
+        "annotation": annotation_section(inputs.used, confidence=inputs.config["audit"]["confidence"]),
+        "checks": label_checks(inputs),
         "attributes": inputs.audited,
         "recipes": recipe_rows(inputs),
         "group_tables": {a: group_rows(inputs, a) for a in inputs.audited},
@@ -85,6 +96,7 @@ def page_context(inputs: ReportInputs) -> dict:
         "versions": inputs.versions,
         "baseline": inputs.baseline,
         "min_cell": MIN_CELL,
+        "min_patients": inputs.config["audit"]["min_patients"],
         "readable": summary.readable,
         "n_features": inputs.card["vector_length"],
         "confidence": f"{100 * inputs.config['audit']['confidence']:.0f}%",
@@ -126,6 +138,30 @@ def flow(inputs: ReportInputs) -> list[tuple[str, str]]:
     rows.append(("images used", f"{len(inputs.used):,}"))
     rows.append(("patients", f"{inputs.used.table['patient_id'].nunique():,}"))
     return rows
+
+
+# "6 patients", "3 other images": a number of people, or of what leads to them, that may not stand on the page.
+FEW = re.compile(r"(?<![\d.,-])[1-9](?= (?:\w+ )?(?:patient|image|stud(?:y|ies)|row|file|pair|vector))")
+
+
+def contract_warnings(findings: list[dict]) -> list[tuple[str, str]]:
+    """Returns what the contract found and what to do about it; counts of one to nine patients, images or rows are hidden."""
+    return [(hide_few(f["message"]), f["advice"]) for f in findings]
+
+
+def hide_few(text: str) -> str:
+    """Returns a sentence without counts of one to nine patients, images or rows."""
+    return FEW.sub(f"fewer than {MIN_CELL}", text)
+
+
+def planted_notes(account: dict) -> list[str]:
+    """Says which bias was planted on the rows, where one was."""
+    return [
+        f"Planted on purpose: {p['mechanism']} of strength {p['strength']:g} in {p['attribute']} {p['group']}"
+        + (f", {p['finding']}" if p["finding"] else "")
+        + ". The labels as they were are the reference labels."
+        for p in account.get("planted", [])
+    ]
 
 
 def label_rows(inputs: ReportInputs) -> list[dict]:

@@ -7,7 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from biascxr.cohort import build_cohort
+from biascxr.cohort import build_cohort, relabel
+from biascxr.cohort.contract import ContractError
 from biascxr.config import SPLITS, CohortConfig
 from biascxr.containers import Cohort
 from biascxr.errors import InputError
@@ -79,6 +80,92 @@ def test_accounting_adds_up(biascxr_table, write_table):
         "image listed before": 2,
         "not a frontal view (AP, PA)": 4,
     }
+
+
+def test_files_are_looked_for_only_where_that_is_asked_for(biascxr_table, write_table):
+    path = write_table(biascxr_table(60))
+    assert "missing_files" not in {f["rule"] for f in build(path).accounting["findings"]}
+    with pytest.raises(ContractError, match=r"missing_files: None of the 60 files .* is there\. Give --images_root"):
+        build_cohort(path, None, CohortConfig(), seed=0, look_at_files=True)
+
+
+def test_what_is_wrong_with_the_table_is_said_at_once_and_kept_with_the_cohort(biascxr_table, write_table):
+    frame = biascxr_table(60, images_per_patient=2)
+    frame.loc[0, "age"] = "414"
+    frame.loc[2:3, "gender"] = ["M", "F"]
+    cohort = build(write_table(frame))
+    rules = {f["rule"] for f in cohort.accounting["findings"]}
+    assert {"impossible_ages", "constant_attribute_changes"} <= rules
+    assert math.isnan(cohort.table["age"][0])
+    assert "1 impossible ages (below 0 or above 120) became unknown." in notes_of(cohort)
+    frame.loc[1, "path"] = frame.loc[10, "path"]
+    frame["split"] = np.where(np.arange(120) % 2, "train", "test")
+    with pytest.raises(ContractError) as error:
+        build(write_table(frame), split_source="table")
+    assert {f.rule for f in error.value.findings if f.is_error} == {"patient_in_two_splits", "duplicate_images"}
+
+
+@pytest.mark.parametrize(
+    ("policy", "sex", "n_rows"), [("unknown", "unknown", 120), ("majority", "F", 120), ("first", "M", 120), ("drop", None, 117)]
+)
+def test_conflicting_records_are_settled_by_the_policy(biascxr_table, write_table, policy, sex, n_rows):
+    frame = biascxr_table(40, images_per_patient=3)
+    frame.loc[0:2, "gender"] = ["M", "F", "F"]
+    cohort = build(write_table(frame), conflict_policy=policy)
+    assert len(cohort) == n_rows
+    if sex:
+        assert cohort.table["sex"][:3].tolist() == [sex] * 3
+    else:
+        assert cohort.accounting["excluded"] == {"patient recorded with more than one sex": 3}
+    assert any(note.startswith("1 patients are recorded with more than one sex: ") for note in cohort.accounting["notes"])
+
+
+def test_an_image_without_a_split_does_not_take_its_patient_along(biascxr_table, write_table):
+    frame = biascxr_table(60, images_per_patient=2)
+    frame["split"] = np.repeat(["train", "validate", "calibration", "test"], 30)
+    frame.loc[0, "split"] = ""
+    cohort = build(write_table(frame), split_source="table")
+    assert cohort.accounting["excluded"] == {"in no part of the data set's split": 1}
+    assert cohort.accounting["n_patients"] == 60
+
+
+def test_patients_are_counted_after_selection(biascxr_table, write_table):
+    frame = biascxr_table(60)
+    frame.loc[:9, "ViewPosition"] = "LATERAL"
+    assert build(write_table(frame)).accounting["n_patients"] == 50
+
+
+def test_rows_in_no_part_of_the_split_in_use_are_counted_out(biascxr_table, write_table):
+    frame = biascxr_table(80, split=["train", "validate", "calibration", "test", ""] * 16)
+    cohort = build(write_table(frame), split_source="table")
+    assert cohort.accounting["excluded"] == {"in no part of the data set's split": 16}
+    assert len(build(write_table(frame), split_source="random")) == 80
+
+
+def test_reference_labels_of_a_table_of_their_own(biascxr_table, write_table, tmp_path):
+    truth = tmp_path / "truth.csv"
+    truth.write_text("dicom_id,Edema,Something\nimage_003,1,x\nimage_004,0,x\n")
+    cohort = build(write_table(biascxr_table(60)), reference_labels=truth)
+    edema = cohort.reference_labels[:, cohort.label_names.index("Edema")]
+    assert edema[3:5].tolist() == [1, 0] and np.isnan(np.delete(edema, [3, 4])).all()
+    assert build(write_table(biascxr_table(60))).reference_labels is None
+
+
+def test_labels_as_recorded_stay_beside_those_of_the_policy(biascxr_table, write_table):
+    frame = biascxr_table(60)
+    cohort = build(write_table(frame), uncertain_policy="ones")
+    column = cohort.label_names.index("Edema")
+    as_text = frame["Edema"].replace("", None).astype(float).to_numpy(np.float32)
+    np.testing.assert_array_equal(cohort.recorded[:, column], as_text)
+    np.testing.assert_array_equal(relabel(cohort, uncertain="ones").labels, cohort.labels)
+
+
+@pytest.mark.parametrize("path", ["../secret.png", "/etc/secret.png"])
+def test_a_path_out_of_the_images_folder_is_refused(biascxr_table, write_table, path):
+    frame = biascxr_table(60)
+    frame.loc[7, "path"] = path
+    with pytest.raises(InputError, match="1 paths lead out of images_root"):
+        build(write_table(frame))
 
 
 def test_images_root_defaults_to_the_tables_folder(biascxr_table, write_table):
@@ -155,9 +242,8 @@ def test_one_class_only_is_left_out_or_an_error(biascxr_table, write_table):
 
 def test_one_class_in_a_part_is_said(biascxr_table, write_table):
     frame = biascxr_table(60, Edema=["1", *["0"] * 59])
-    notes = notes_of(build(write_table(frame)))
-    assert "what needs both classes there" in notes
-    assert "One class only in" in notes
+    findings = build(write_table(frame)).accounting["findings"]
+    assert any(f["rule"] == "one_class_label" and "Edema" in f["message"] for f in findings)
 
 
 def test_no_frontal_view_at_all_is_an_error_that_counts(biascxr_table, write_table):
@@ -180,6 +266,8 @@ def test_a_saved_cohort_is_the_same_cohort(biascxr_table, write_table, tmp_path)
     again = Cohort.load(tmp_path)
     pd.testing.assert_frame_equal(again.table, cohort.table)
     np.testing.assert_array_equal(again.labels, cohort.labels)
+    np.testing.assert_array_equal(again.recorded, cohort.recorded)
+    assert again.reference_labels is None
     assert (again.attributes, again.label_names, again.layout, again.content, again.images_root, again.accounting) == (
         cohort.attributes,
         cohort.label_names,

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from biascxr.cohort.labels import apply_policies, choose_labels, drop_one_class_labels
+from biascxr.cohort.labels import apply_policies, both_classes, choose_labels
 from biascxr.errors import InputError
 
 RECORDED = pd.DataFrame({"Edema": [1, 0, -1, math.nan], "Fracture": [math.nan, -1, 1, 1]})
@@ -47,9 +47,8 @@ def test_a_misspelt_finding_gets_the_nearest_one():
 
 def test_a_finding_of_one_class_is_left_out_and_said_so():
     labels = np.array([[1, 0, 1, 0], [1, 0, 0, np.nan], [1, np.nan, 1, 0]], np.float32)
-    kept, names, notes = drop_one_class_labels(labels, ["all", "none", "both", "masked"])
-    assert names == ["both"]
-    np.testing.assert_array_equal(kept[:, 0], labels[:, 2])
+    has_both, notes = both_classes(labels, ["all", "none", "both", "masked"])
+    assert has_both.tolist() == [False, False, True, False]
     assert notes == [
         "all: one class only (no negative), left out.",
         "none: one class only (no positive), left out.",
@@ -59,4 +58,4 @@ def test_a_finding_of_one_class_is_left_out_and_said_so():
 
 def test_no_finding_with_both_classes_is_an_error():
     with pytest.raises(InputError, match=r"No label has both positives and negatives.*Edema: one class only \(no positive\)"):
-        drop_one_class_labels(np.zeros((5, 1), np.float32), ["Edema"])
+        both_classes(np.zeros((5, 1), np.float32), ["Edema"])

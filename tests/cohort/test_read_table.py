@@ -57,7 +57,7 @@ def test_gzip_is_read_as_the_plain_table(tmp_path):
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_what_is_not_a_table_is_named(tmp_path, name, data):
-    with pytest.raises(InputError, match=rf"--csv_path .*{name} cannot be read as a CSV table: .+"):
+    with pytest.raises(InputError, match=rf"{name} cannot be read as a CSV table: .+"):
         read_table(write(tmp_path, name, data))
 
 
@@ -79,5 +79,20 @@ def test_rows_longer_than_the_header_never_shift_the_columns(tmp_path, row):
         read_table(write(tmp_path, "a.csv", b"a,b,c\n" + row * 3))
 
 
-def test_a_short_row_is_blank_at_its_end(tmp_path):
-    assert read_table(write(tmp_path, "a.csv", b"a,b,c\n1,2\n4,5,6\n"))["c"].tolist() == ["", "6"]
+def test_a_row_that_is_cut_off_is_an_error(tmp_path):
+    """A blank label is read as a negative: half a row must not make one."""
+    with pytest.raises(
+        InputError, match=r"1 rows have fewer cells than the header, the first in data row 2\. Was the file cut"
+    ):
+        read_table(write(tmp_path, "a.csv", b"a,b,c\n4,5,\n1,2\n4,5,6\n"))
+
+
+def test_a_column_that_is_there_twice_is_an_error(tmp_path):
+    with pytest.raises(InputError, match="has the column 'b' twice"):
+        read_table(write(tmp_path, "a.csv", b"a,b,b\n4,5,6\n"))
+
+
+@pytest.mark.parametrize("name", ["a.zip", "a.xz", "a.bz2", "a.tar", "a.tar.gz", "a.zst"])
+def test_what_is_packed_otherwise_and_broken_is_named(tmp_path, name):
+    with pytest.raises(InputError, match=rf"{name} cannot be read as a CSV table"):
+        read_table(write(tmp_path, name, b"a,b\n1,2\n"))

@@ -1,11 +1,13 @@
 """Selection: every row is either used or counted under one reason."""
 
+from pathlib import Path
+
 import pandas as pd
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from biascxr.cohort.selection import content_of, select_rows, settle_conflicts
+from biascxr.cohort.selection import content_of, refuse_outside, select_rows
 from biascxr.errors import InputError
 
 NO_ID, TWICE, LATERAL = "no image, study, patient id or path", "image listed before", "not a frontal view (AP, PA)"
@@ -59,7 +61,7 @@ def test_kept_and_excluded_add_up_to_the_table(cells):
 @pytest.mark.parametrize(
     ("paths", "content"),
     [
-        (["a/b.jpg", "c.PNG", "d.jpeg"], "image"),
+        (["a/b.jpg", "c.PNG", "d.jpeg", "e.dcm"], "image"),
         (["a.npy", "b.tfrecord"], "vector"),
     ],
 )
@@ -68,28 +70,34 @@ def test_images_and_vectors_are_told_by_their_endings(paths, content):
 
 
 def test_other_endings_and_mixtures_are_named():
-    with pytest.raises(InputError, match=r"files ending in '\.dcm' \(2 rows\); expected images \(\.jpg, .*\.npy, \.tfrecord"):
-        content_of(pd.Series(["a.dcm", "b.dcm", "c.jpg"]))
+    with pytest.raises(InputError, match=r"files ending in '\.bmp' \(2 rows\); expected images \(\.jpg, .*\.npy, \.tfrecord"):
+        content_of(pd.Series(["a.bmp", "b.bmp", "c.jpg"]))
     with pytest.raises(InputError, match="mixes images and precomputed vectors"):
         content_of(pd.Series(["a.jpg", "b.npy"]))
     with pytest.raises(InputError, match=r"files ending in ''"):
         content_of(pd.Series(["a"]))
 
 
-def test_a_patient_recorded_with_two_values_is_unknown_and_counted():
-    table = pd.DataFrame(
-        {
-            "patient_id": ["1", "1", "2", "2", "3", "4", "4"],
-            "sex": ["M", "F", "F", "unknown", "unknown", "M", "M"],
-        }
-    )
-    settled, note = settle_conflicts(table, "sex")
-    assert settled.tolist() == ["unknown", "unknown", "F", "F", "unknown", "M", "M"]
-    assert note == "1 patients are recorded with more than one sex: treated as unknown."
+@pytest.mark.parametrize("path", ["a.jpg", "files/p10/a.jpg", "a/../b.jpg", "./a..b.jpg", "/data/images/a.jpg", "..a/b.jpg"])
+def test_a_path_inside_the_images_folder_is_fine(path):
+    refuse_outside(pd.Series([path]), Path("/data/images"))
 
 
-def test_without_conflicts_there_is_no_note():
-    table = pd.DataFrame({"patient_id": ["1", "2"], "sex": ["M", "F"]})
-    settled, note = settle_conflicts(table, "sex")
-    assert settled.tolist() == ["M", "F"]
-    assert note is None
+@pytest.mark.parametrize(
+    "path", ["../a.jpg", "a/../../b.jpg", "/etc/passwd", "/data/images2/a.jpg", "/data/images/../x.jpg", "files/../../../x"]
+)
+def test_a_path_out_of_the_images_folder_is_refused(path):
+    with pytest.raises(InputError, match=r"1 paths lead out of images_root \(/data/images\)\. Give --images_root") as error:
+        refuse_outside(pd.Series(["a.jpg", path]), Path("/data/images"))
+    assert error.value.examples == (path,) and path not in str(error.value)
+
+
+def test_everything_is_inside_the_root_of_the_disk():
+    refuse_outside(pd.Series(["/data/a.jpg"]), Path("/"))
+
+
+def test_patients_to_leave_out_are_counted_by_their_reason():
+    table = pd.DataFrame({c: list("abc") for c in ("image_id", "study_id", "path")} | {"patient_id": list("112"), "view": "AP"})
+    keep, excluded = select_rows(table, frontal_only=True, left_out={"odd": frozenset("1"), "odder": frozenset("12")})
+    assert keep.tolist() == [False, False, False]
+    assert excluded == {"odd": 2, "odder": 1}

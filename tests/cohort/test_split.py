@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from biascxr.cohort.split import MIN_TEST_PATIENTS, draw_patients, split_cohort
+from biascxr.cohort.split import MIN_TEST_PATIENTS, chosen_source, draw_patients, split_cohort
 from biascxr.config import SPLITS
 from biascxr.errors import InputError
 
@@ -30,7 +30,10 @@ def made_up(seed: int, n_patients: int, max_images: int = 4):
 
 
 def split(table, labels, source="random", fractions=FRACTIONS, seed=0):
-    return split_cohort(table, labels, source=source, fractions=fractions, seed=seed)
+    source, notes = chosen_source(table, source)
+    attributes = tuple(name for name in ("race", "sex") if name in table)
+    assigned, more = split_cohort(table, labels, source=source, attributes=attributes, fractions=fractions, seed=seed)
+    return assigned, notes + more
 
 
 @settings(max_examples=40, deadline=None)
@@ -82,8 +85,8 @@ def test_a_split_does_not_depend_on_the_order_of_the_rows():
     table, labels = made_up(0, 60)
     order = np.random.default_rng(0).permutation(len(table))
     table, labels = table.drop(columns=["sex", "race"]), labels
-    straight = draw_patients(table, labels, FRACTIONS, 0)
-    turned = draw_patients(table.iloc[order].reset_index(drop=True), labels[order], FRACTIONS, 0)
+    straight = draw_patients(table, labels, (), FRACTIONS, 0)
+    turned = draw_patients(table.iloc[order].reset_index(drop=True), labels[order], (), FRACTIONS, 0)
     pd.testing.assert_series_equal(straight.sort_index(), turned.sort_index())
 
 
@@ -131,7 +134,7 @@ class TestTheTablesOwnSplit:
     def test_without_a_column_is_an_error(self):
         table, labels = made_up(0, 20)
         for lacking in (table, table.drop(columns="split")):
-            with pytest.raises(InputError, match="no filled column 'split'"):
+            with pytest.raises(InputError, match="brings no split"):
                 split(lacking, labels, "table")
 
     @pytest.mark.parametrize("value", ["holdout", ""])

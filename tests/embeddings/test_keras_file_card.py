@@ -28,6 +28,12 @@ def test_what_the_card_says_it_was_trained_on_is_passed_on(weights):
     assert encoder(weights).card()["trained_on"] == "other films"
 
 
+def test_the_patients_it_was_trained_on_are_passed_on_for_the_contract(weights):
+    assert "trained_on_patients" not in encoder(weights).card()
+    weights.with_suffix(".card.json").write_text('{"trained_on_patients": ["00ff", "11ee"]}')
+    assert encoder(weights).card()["trained_on_patients"] == ["00ff", "11ee"]
+
+
 def test_without_a_card_that_is_said(weights):
     assert encoder(weights).card()["trained_on"] == "not stated by the weights file"
 

@@ -32,6 +32,7 @@ def make_split(split: str = "train", *, n: int = 60, d: int = 16, n_labels: int 
         attributes=pd.DataFrame(attributes or columns),
         patient_id=np.array([f"{split}{i // 2}" for i in range(n)], object),
         label_names=tuple(f"finding {i}" for i in range(n_labels)),
+        image_id=np.array([f"{split} image {i}" for i in range(n)], object),
     )
 
 

@@ -30,6 +30,7 @@ def cells_of(sizes: dict[str, int], *, labels=None, vectors=None, unknown: int =
         pd.DataFrame({"sex": sex}),
         np.arange(n).astype(str),
         tuple(f"finding {i}" for i in range(2 if labels is None else labels.shape[1])),
+        np.arange(n).astype(str),
     )
 
 
@@ -51,7 +52,7 @@ class TestMedianBalance:
         )
         train = SplitData(
             "train", np.zeros((400, 2), np.float32), rng.integers(0, 2, (400, 1)).astype(np.float32), attributes,
-            np.arange(400).astype(str), ("x",),
+            np.arange(400).astype(str), ("x",), np.arange(400).astype(str),
         )  # fmt: skip
         taken = train.take(MedianBalance().sample(train, seed=0).rows).attributes
         assert taken.groupby(["sex", "race"]).size().nunique() == 1

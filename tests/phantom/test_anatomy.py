@@ -1,11 +1,12 @@
 """The shape of a chest, before anything is drawn."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
 
-from biascxr.phantom.anatomy import LEFT, RIGHT, as_exposed, draw_anatomy
+from biascxr.phantom.anatomy import LEFT, N_RIBS, RIGHT, as_exposed, draw_anatomy
 from biascxr.phantom.shapes import enlarge_heart, fracture_ribs, widen_mediastinum
 
 
@@ -30,6 +31,22 @@ def test_ap_films_magnify_the_heart_show_a_shallower_breath_and_the_shoulder_bla
     assert mean_over_exposures("AP", "heart_half_width") > 1.05 * mean_over_exposures("PA", "heart_half_width")
     assert mean_over_exposures("AP", "dome_left_y") < mean_over_exposures("PA", "dome_left_y") - 0.02
     assert mean_over_exposures("AP", "scapula") > 0.9 > 0.3 > mean_over_exposures("PA", "scapula")
+
+
+def test_arms_hang_beside_the_chest_on_ap_films_only():
+    assert mean_over_exposures("AP", "arms") > 0.5 > mean_over_exposures("PA", "arms") == 0.0
+
+
+def test_ribs_run_from_spine_to_chest_wall_and_fall_outwards_one_below_the_other():
+    chest = patient()
+    for side in (RIGHT, LEFT):
+        ribs = [chest.rib(side, index) for index in range(N_RIBS)]
+        for path in ribs:
+            distance = side * (path[:, 0] - chest.center_x)
+            assert np.all(np.diff(distance) > 0)
+            assert path[-1, 1] > path[0, 1] + 0.05
+        for upper, lower in itertools.pairwise(ribs):
+            assert np.all(lower[:, 1] > upper[:, 1] + 0.05)
 
 
 def test_two_exposures_of_a_patient_differ_a_little():

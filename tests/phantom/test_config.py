@@ -2,7 +2,7 @@
 
 import pytest
 
-from biascxr.phantom import MECHANISMS, PhantomConfig
+from biascxr.phantom import FINDINGS, FORMS, MECHANISMS, PhantomConfig
 
 
 @pytest.mark.parametrize(
@@ -23,13 +23,32 @@ def test_a_bad_setting_is_named(settings, message):
         PhantomConfig(**settings)
 
 
-def test_an_unknown_mechanism_lists_the_known_and_the_nearest():
-    with pytest.raises(ValueError, match="Did you mean 'presentation'") as error:
-        PhantomConfig(mechanism="presentatoin")
-    for name in MECHANISMS:
+@pytest.mark.parametrize(
+    ("settings", "nearest", "known"),
+    [
+        ({"mechanism": "presentatoin"}, "presentation", MECHANISMS),
+        ({"form": "genric"}, "generic", FORMS),
+        ({"marked_finding": "pneumothorax"}, "Pneumothorax", FINDINGS),
+    ],
+)
+def test_an_unknown_name_lists_the_known_and_the_nearest(settings, nearest, known):
+    with pytest.raises(ValueError, match=f"Did you mean '{nearest}'") as error:
+        PhantomConfig(**settings)
+    for name in known:
         assert name in str(error.value)
 
 
-def test_every_mechanism_in_the_table_is_accepted():
-    for name in MECHANISMS:
-        assert PhantomConfig(mechanism=name).mechanism == name
+def test_no_finding_cannot_be_marked():
+    # It is the absence of the others: a marker that goes with it would go with nothing that is drawn.
+    with pytest.raises(ValueError, match="Unknown marked finding 'No Finding'"):
+        PhantomConfig(marked_finding="No Finding")
+
+
+@pytest.mark.parametrize(
+    ("setting", "names"),
+    [("mechanism", MECHANISMS), ("form", FORMS), ("marked_finding", FINDINGS)],
+    ids=lambda value: str(value)[:9],
+)
+def test_every_name_in_the_table_is_accepted(setting, names):
+    for name in names:
+        assert getattr(PhantomConfig(**{setting: name}), setting) == name

@@ -2,12 +2,15 @@
 
 import dataclasses
 
+import cv2
 import numpy as np
 import pytest
 
 from biascxr.phantom import FINDINGS, FilmSpec, draw_film
 from biascxr.phantom.acquisition import PATTERNS, choose_machine
+from biascxr.phantom.film import encode_film
 from biascxr.phantom.findings import PAINTERS, RESHAPERS
+from biascxr.records.image import standardise
 
 PLAIN = FilmSpec(
     seed=3,
@@ -39,11 +42,31 @@ def test_a_film_is_grey_and_of_the_asked_size():
     assert pixels.std() > 30
 
 
-def test_lungs_are_darker_than_heart_and_abdomen():
+def test_lungs_are_darker_than_heart_and_abdomen_and_the_air_beside_the_neck_than_lungs():
     pixels = film(image_size=256)
-    lungs = np.r_[pixels[90:120, 55:80].ravel(), pixels[90:120, 180:200].ravel()].mean()
+    lungs = np.r_[pixels[90:120, 60:85].ravel(), pixels[90:120, 175:195].ravel()].mean()
     assert lungs + 40 < pixels[145:165, 125:140].mean()
     assert lungs + 40 < pixels[225:240, 80:110].mean()
+    assert pixels[5:15, 40:70].mean() + 20 < lungs
+
+
+def test_films_have_a_real_films_range_of_tones():
+    # The middle 90 % of 53 NIH films' grey values run from 15 to 218 (medians); bright tissue makes most of a film.
+    films = np.stack([film(index=index, patient=index, view="AP" if index % 3 == 0 else "PA") for index in range(24)])
+    assert np.quantile(films, 0.05) < 45
+    assert 110 < np.median(films) < 185
+    assert np.quantile(films, 0.95) > 190
+
+
+@pytest.mark.parametrize("image_size", [64, 100, 511, 2048])
+def test_a_film_shows_the_same_chest_at_every_size(image_size):
+    everything = {name: 0.8 for name in FINDINGS}
+    spec = dataclasses.replace(PLAIN, effects=everything, view="AP", marker=True)
+    small, other = (draw_film(dataclasses.replace(spec, image_size=size)) for size in (320, image_size))
+    assert other.shape == (image_size, image_size)
+    # Noise and letters differ from size to size, what is large does not.
+    shrunk = [cv2.resize(pixels, (32, 32), interpolation=cv2.INTER_AREA).ravel() for pixels in (small, other)]
+    assert np.corrcoef(*shrunk)[0, 1] > 0.97
 
 
 def test_every_finding_has_a_drawing():
@@ -74,6 +97,43 @@ def test_cardiomegaly_widens_the_heart():
 def test_a_pneumothorax_darkens_the_lung_and_an_effusion_whitens_it():
     assert np.quantile(film(effects={"Pneumothorax": 1.0}) - film(), 0.01) < -25
     assert (film(effects={"Pleural Effusion": 1.0}) - film()).max() > 60
+
+
+def test_only_an_effusion_hides_the_costophrenic_angle():
+    # The angle: the lung at the chest wall below the dome.
+    changes = {name: (film(effects={name: 1.0}) - film())[88:100, 22:106].mean() for name in FINDINGS}
+    assert max(changes, key=changes.get) == "Pleural Effusion"
+
+
+def test_the_same_spec_gives_the_same_bytes():
+    for changes in ({}, {"marker": True}, {"effects": {name: 0.7 for name in FINDINGS}, "view": "AP"}):
+        spec = dataclasses.replace(PLAIN, **changes)
+        assert encode_film(draw_film(spec)) == encode_film(draw_film(spec))
+
+
+def test_the_marker_changes_a_small_spot_at_the_films_edge_and_nothing_else():
+    for index in range(12):
+        changed = np.argwhere(film(index=index, marker=True) != film(index=index))
+        low, high = changed.min(axis=0) / 128, (changed.max(axis=0) + 1) / 128
+        assert low[0] > 0.8 and high[1] < 0.2
+        assert np.all(high - low < 0.13)
+
+
+def test_the_marker_is_plain_after_shrinking_and_equalization_whatever_the_film():
+    for index in range(24):
+        changes = {"index": index, "patient": index, "view": "AP" if index % 2 else "PA", "image_size": 320}
+        spec = dataclasses.replace(PLAIN, **changes, marker=True)
+        shown = standardise(draw_film(spec), size=128, equalize=True).astype(float)
+        bare = standardise(draw_film(dataclasses.replace(spec, marker=False)), size=128, equalize=True).astype(float)
+        plate = (slice(107, 126), slice(1, 21))
+        # Black and white side by side, in an area of 20 x 20 pixels.
+        assert (shown[plate] < 20).sum() > 30 and (shown[plate] > 200).sum() > 30
+        assert np.abs(shown - bare)[plate].mean() > 15 * np.abs(shown - bare)[:100].mean()
+
+
+def test_markers_stand_a_little_differently_from_film_to_film():
+    corners = {tuple(np.argwhere(film(index=i, marker=True) != film(index=i)).min(axis=0)) for i in range(12)}
+    assert len(corners) > 3
 
 
 def test_sex_age_view_and_body_size_change_the_chest():

@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from biascxr.audit import audit
-from biascxr.config import AuditConfig, RunConfig, to_dict
+from biascxr.config import AuditConfig, CohortConfig, RunConfig, to_dict
 from biascxr.containers import Attribute, Cohort, EmbeddingSet, Predictions
 from biascxr.leakage import measure_leakage
 from biascxr.mitigation import balance_table, parse_recipes, split_data
@@ -89,7 +89,14 @@ def make_inputs(folder: Path, *, attributes=(SEX, RACE), recipes="erm, median_ba
     card = {"encoder": "densenet121", "weights": "random", "is_trained": False, "trained_on": "nothing", "vector_length": 4}
     embeddings = EmbeddingSet(cohort.table["image_id"].to_numpy(object), np.zeros(N, np.int32), vectors, card)
     config = RunConfig(
-        csv_path=Path("/secretroot/meta.csv"), images_root=Path("/secretroot"), audit=AuditConfig(n_replicates=60)
+        csv_path=Path("/secretroot/meta.csv"),
+        images_root=Path("/secretroot"),
+        cohort=CohortConfig(
+            companions=(Path("/secretroot/mimiciv"),),
+            mapping=Path("/secretroot/m.yaml"),
+            reference_labels=Path("/secretroot/r"),
+        ),
+        audit=AuditConfig(n_replicates=60),
     )
     parsed = parse_recipes(recipes)
     predictions = {r.name: predictions_of(cohort, r.name, seed=i) for i, r in enumerate(parsed)}

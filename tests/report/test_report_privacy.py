@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
-from biascxr.report.demographics import label_rates, patients_by_group, table_one, with_totals
+from biascxr.report.demographics import demographic_rows, label_rates, patients_by_group, with_totals
 from biascxr.report.privacy import MIN_CELL, suppress, suppressed_cells
 
 counts_of_patients = arrays.arrays(
@@ -82,11 +82,11 @@ def test_hidden_text_tells_small_from_hidden_and_shows_the_rest():
     assert text.iloc[0].tolist() == ["<10", "hidden", "1,200"]
 
 
-def test_table_one_does_not_give_a_small_group_away_by_its_share(report_inputs):
+def test_the_pages_table_does_not_give_a_small_group_away_by_its_share(report_inputs):
     """Shares add up to 100 %: of all groups but one, the last follows."""
-    rows = [row for row in table_one(report_inputs.used) if row["attribute"] == "race"]
-    assert {row["group"]: row["share"] for row in rows}["ASIAN"] == "hidden"
-    assert sum(row["share"] == "hidden" for row in rows) >= 2
+    rows = [row for row in demographic_rows(report_inputs.used) if row["variable"] == "recorded race"]
+    assert {row["group"]: row["total"] for row in rows}["ASIAN"] == "hidden"
+    assert sum(row["total"] == "hidden" for row in rows) >= 2
     counts = with_totals(patients_by_group(report_inputs.used, "race"))
     assert counts.loc["ASIAN", "total"] == 6
     for row in rows:
