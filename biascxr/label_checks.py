@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from biascxr.audit import audit
+from biascxr.audit import AuditResult, audit
 from biascxr.audit.conclusions import conclusion_table
 from biascxr.cohort import relabel
 from biascxr.config import AuditConfig
@@ -41,6 +41,8 @@ def with_labels(predictions: Predictions, cohort: Cohort, labels: np.ndarray, ke
 def audit_on_reference(cohort: Cohort, predictions: list[Predictions], config: AuditConfig, folder: Path, *, seed: int) -> None:
     """Audits the same predictions against the reference labels, into `reference/`; nothing where there are none.
 
+    Beside it, into `reference/recorded/`, the recorded labels of the same rows and findings: like is compared with like.
+
     Args:
         cohort: with or without `reference_labels`.
         predictions: one per recipe, test rows.
@@ -55,10 +57,14 @@ def audit_on_reference(cohort: Cohort, predictions: list[Predictions], config: A
     if not keep.any():
         logger.info("audit: no finding has reference labels of both classes among the test rows")
         return
-    judged = [with_labels(p, cohort, cohort.reference_labels, keep) for p in predictions]
-    known = ~np.isnan(judged[0].y_true).all(axis=1)
-    (folder / "reference").mkdir()
-    audit([p.rows(known) for p in judged], config, seed=seed).save(folder / "reference")
+    (folder / "reference" / "recorded").mkdir(parents=True, exist_ok=True)
+    known = ~np.isnan(with_labels(predictions[0], cohort, cohort.reference_labels, keep).y_true).all(axis=1)
+    for labels, place in ((cohort.reference_labels, "reference"), (cohort.labels, "reference/recorded")):
+        if labels is cohort.labels and keep.all() and known.all():  # then it is the audit that was made already
+            AuditResult.load(folder).save(folder / place)
+            continue
+        judged = [with_labels(p, cohort, labels, keep).rows(known) for p in predictions]
+        audit(judged, config, seed=seed).save(folder / place)
 
 
 def check_label_policy(
@@ -74,6 +80,10 @@ def check_label_policy(
         folder: where `label_policy.csv` goes: one row per conclusion, a column per policy, `survives`.
         seed: as for the audit.
     """
+    if not (cohort.recorded == -1).any():
+        logger.info("audit: no label is uncertain, so no conclusion depends on the policy for uncertain labels")
+        conclusion_table({}, config.confidence).to_csv(folder / "label_policy.csv", index=False)
+        return
     tests_only = replace(config, adjust=(), crossings=())
     results = {}
     for policy, own in predictions.items():

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import biascxr
-from biascxr.config import RunConfig, to_dict
+from biascxr.config import BiasConfig, RunConfig, to_dict
 from biascxr.errors import InputError
 from biascxr.run_folder import STAGES, RunFolder, describe_run, file_digest, files_digest, log_to, outputs_digest, run_versions
 
@@ -80,6 +80,13 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
         raise InputError("Give a table with --csv_path meta.csv, or --demo for a made-up cohort.")
     if config.csv_path is not None and not config.csv_path.exists():
         raise InputError(f"--csv_path {config.csv_path}: no such file or folder.")
+    if not config.demo and (config.bias.mechanism, config.bias.strength) != (BiasConfig().mechanism, BiasConfig().strength):
+        raise InputError("--mechanism and --strength are the demo's; --plant plants bias on a table's rows (see --help).")
+    if config.bias.plant:
+        from biascxr.phantom.plant import Planting
+
+        for text in config.bias.plant:
+            Planting.parse(text)
     # What can be found wrong in a second is found before the hours of work, not after them.
     find_encoder(config.embeddings.encoder, config.embeddings.weights)
     check_weights_path(config.embeddings.weights)
@@ -124,7 +131,9 @@ def phantom(run: Run) -> None:
     )
     made = run.stages["phantom"]
     # Some mechanisms act on what is learned from only, so the phantom's own split is kept; and here the truth is known.
-    own = replace(run.config.cohort, split_source="table", reference_labels=made / TRUTH_FILE)
+    cohort = run.config.cohort
+    source = "table" if cohort.split_source == "auto" else cohort.split_source
+    own = replace(cohort, split_source=source, reference_labels=cohort.reference_labels or made / TRUTH_FILE)
     run.config = replace(run.config, demo=False, csv_path=made / META_FILE, cohort=own)
 
 
@@ -137,7 +146,7 @@ def cohort(run: Run) -> None:
     given = (config.cohort.reference_labels, config.cohort.mapping)
 
     def build(folder: Path) -> None:
-        from biascxr.cohort import build_cohort, group_shift, table_one
+        from biascxr.cohort import build_cohort, group_shift, recount, table_one
 
         made = build_cohort(
             config.csv_path, config.images_root, config.cohort, seed=config.seed, min_patients=config.audit.min_patients
@@ -146,6 +155,7 @@ def cohort(run: Run) -> None:
             from biascxr.phantom.plant import plant_on_rows
 
             made = plant_on_rows(made, config.bias.plant, seed=config.seed)
+            made = recount(made, config.cohort, min_patients=config.audit.min_patients)
         made.save(folder)
         table_one(made).to_csv(folder / "table_one.csv", index=False)
         for attribute in made.attributes:

@@ -140,6 +140,32 @@ def test_planted_blur_and_markers_reach_the_records(plant, tiny_images, biascxr_
 
 
 @pytest.mark.parametrize(
+    ("flags", "said"),
+    [
+        (["--mechanism", "selection"], "--mechanism and --strength are the demo's"),
+        (["--strength", "0.2"], "--mechanism and --strength are the demo's"),
+        (["--plant", "annotate:0.3:sex=F"], "Did you mean 'annotation'"),
+    ],
+)
+def test_bias_that_cannot_be_planted_is_refused_before_anything_is_read(
+    flags, said, biascxr_table, write_table, tmp_path, capsys
+):
+    path = write_table(biascxr_table(40))
+    assert main(["cohort", "--csv_path", str(path), "--output_dir", str(tmp_path / "run"), *flags]) == 2
+    assert said in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+def test_what_the_cohort_says_of_itself_is_counted_after_planting(biascxr_table, write_table, tmp_path):
+    path = write_table(biascxr_table(200, Cardiomegaly=["1", "0"] * 100, gender=["F", "F", "M", "M"] * 50))
+    plant = ["--plant", "annotation:1:sex=F:Cardiomegaly"]
+    assert main(["cohort", "--csv_path", str(path), "--output_dir", str(tmp_path / "run"), *plant]) == 0
+    cohort = Cohort.load(tmp_path / "run" / "01_cohort")
+    counted = {row["label"]: row["positive"] for row in cohort.accounting["labels"]}
+    assert counted["Cardiomegaly"] == int((cohort.labels[:, cohort.label_names.index("Cardiomegaly")] == 1).sum()) == 50
+
+
+@pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (["--check"], "Give the data to check with --csv_path"),

@@ -66,8 +66,9 @@ def test_labels_follow_the_images_whatever_the_order():
 
 def test_overlooked_findings_are_seen_with_reference_labels_only(tmp_path):
     cohort, predictions = made_up(overlooked=0.5)
+    audit([predictions], CONFIG).save(tmp_path)
     audit_on_reference(cohort, [predictions], CONFIG, tmp_path, seed=0)
-    on_truth, on_recorded = AuditResult.load(tmp_path / "reference"), audit([predictions], CONFIG)
+    on_truth, on_recorded = (AuditResult.load(tmp_path / place) for place in ("reference", "reference/recorded"))
     # Scores follow the truth alike for both sexes; recorded as absent, the women's overlooked findings look like false alarms.
     assert difference(on_truth, "FPR")["difference_low"] < 0 < difference(on_truth, "FPR")["difference_high"]
     assert difference(on_recorded, "FPR")["difference_low"] > 0.05
@@ -87,6 +88,8 @@ def test_rows_and_findings_without_reference_are_left_out(tmp_path):
     metrics = AuditResult.load(tmp_path / "reference").metrics
     assert set(metrics["label"]) <= {"Edema", "macro", "micro"}
     assert metrics[(metrics["attribute"] == "overall") & (metrics["label"] == "Edema")]["n_patients"].max() <= 500
+    alike = AuditResult.load(tmp_path / "reference" / "recorded").metrics
+    assert alike["label"].tolist() == metrics["label"].tolist() and alike["n"].tolist() == metrics["n"].tolist()
 
 
 class TestLabelPolicy:
@@ -96,9 +99,9 @@ class TestLabelPolicy:
         check_label_policy(cohort, judged, CONFIG, tmp_path, seed=0)
         return pd.read_csv(tmp_path / "label_policy.csv")
 
-    def test_without_uncertain_labels_every_conclusion_survives(self, tmp_path):
+    def test_without_uncertain_labels_there_is_nothing_to_compare(self, tmp_path):
         table = self.check(tmp_path)
-        assert len(table) > 5 and table["survives"].all()
+        assert table.empty and "survives" in table
 
     def test_a_conclusion_that_hangs_on_the_policy_is_found(self, tmp_path):
         table = self.check(tmp_path, uncertain_share=0.6)

@@ -40,7 +40,7 @@ def conclusion_table(results: dict[str, AuditResult], confidence: float) -> pd.D
     table = pd.DataFrame(keys, columns=KEYS)
     for name, own in claims.items():
         table[name] = [own.get(key, "not measured") for key in keys]
-    table["survives"] = table[list(claims)].nunique(axis=1) == 1
+    table["survives"] = table[list(claims)].nunique(axis=1) == 1 if len(table) else True
     return table
 
 

@@ -14,7 +14,16 @@ import pandas as pd
 from biascxr.age_groups import age_group_names, cut_ages, impossible_ages, impossible_note
 from biascxr.cohort.base import Layout, ParsedTable, Source, require_columns
 from biascxr.cohort.conflicts import settle_records
-from biascxr.cohort.contract import FILE_RULES, RULES, Evidence, Finding, check_contract, findings_to_records, settle_findings
+from biascxr.cohort.contract import (
+    FILE_RULES,
+    RULES,
+    Evidence,
+    Finding,
+    check_contract,
+    findings_to_records,
+    rules_about,
+    settle_findings,
+)
 from biascxr.cohort.labels import apply_policies, both_classes, choose_labels
 from biascxr.cohort.reference import read_reference_labels
 from biascxr.cohort.selection import content_of, refuse_outside, select_rows
@@ -169,7 +178,7 @@ def build_cohort(
         images_root=parsed.images_root,
         accounting=accounting,
         recorded=recorded[names].to_numpy(np.float32),
-        reference_labels=_reference(parsed, config, table, keep, names),
+        reference_labels=_reference(parsed, config, table, keep, names, notes),
     )
     _log(cohort)
     evidence = Evidence(cohort=cohort, min_patients=min_patients, look_at_files=look_at_files)
@@ -177,6 +186,26 @@ def build_cohort(
     of_cohort = settle(check_contract(evidence, allow=config.allow, rules=rules))
     accounting["findings"] = findings_to_records([*of_table, *of_cohort])
     return cohort
+
+
+def recount(cohort: Cohort, config: CohortConfig, *, min_patients: int) -> Cohort:
+    """Counts a cohort's labels and asks the contract anew, after its rows or labels were changed on purpose."""
+    recorded = pd.DataFrame(cohort.recorded, columns=list(cohort.label_names))
+    _, counts = apply_policies(recorded, uncertain=config.uncertain_policy, blank=config.blank_policy)
+    findings = settle_findings(
+        check_contract(
+            Evidence(cohort=cohort, min_patients=min_patients),
+            allow=config.allow,
+            rules=[name for name in rules_about("cohort") if name not in FILE_RULES],
+        )
+    )
+    of_table = [f for f in cohort.accounting["findings"] if f["rule"] not in rules_about("cohort")]
+    changed = {
+        "labels": counts.to_dict("records"),
+        "masked_by_group": _masked_by_group(cohort.table, cohort.labels, cohort.attributes),
+        "findings": [*of_table, *findings_to_records(findings)],
+    }
+    return replace(cohort, accounting=cohort.accounting | changed)
 
 
 def _settled(parsed: ParsedTable, layout: Layout, config: CohortConfig) -> tuple[ParsedTable, list[str]]:
@@ -212,11 +241,16 @@ def _select(parsed: ParsedTable, config: CohortConfig, split_from: str) -> tuple
 
 
 def _reference(
-    parsed: ParsedTable, config: CohortConfig, table: pd.DataFrame, keep: np.ndarray, names: list[str]
+    parsed: ParsedTable, config: CohortConfig, table: pd.DataFrame, keep: np.ndarray, names: list[str], notes: list[str]
 ) -> np.ndarray | None:
     """Returns reference labels `[n, L]` of the user's own table, else of the data set's, NaN where there are none."""
     if config.reference_labels is not None:
         found = read_reference_labels(config.reference_labels, table, names)
+        n_rows = int(found.notna().any(axis=1).sum())
+        notes.append(
+            f"Reference labels of {config.reference_labels.name}: {found.shape[1]} of {len(names)} findings, on {n_rows:,} of "
+            f"{len(table):,} images."
+        )
     elif parsed.reference_labels is not None:
         found = parsed.reference_labels[keep].reset_index(drop=True)
     else:

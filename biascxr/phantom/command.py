@@ -22,5 +22,8 @@ def write_phantom(output_dir: tyro.conf.Positional[Path], config: PhantomConfig)
     """
     table = make_phantom(config, output_dir)
     images_root = find_form(config.form).images_root(output_dir)
-    print(f"python main.py --csv_path {table}" + (f" --images_root {images_root}" if images_root else ""))
+    where = f" --images_root {images_root}" if images_root else ""
+    # Some mechanisms act on what is learned from only: in a split drawn anew they would be in the test part too.
+    split = "" if config.form == "midrc" else " --split_source table"
+    print(f"python main.py --csv_path {table}{where}{split}")
     print(f"(the truth: {output_dir / TRUTH_FILE}; --reference_labels takes it where the findings have the same names)")

@@ -46,11 +46,14 @@ class Mechanism:
         effect: strength in [0, 1] -> `Effect`; at 0 nothing happens.
         changes: what it changes between the groups, in the notation of the references (X film, Y finding, A group).
         sentence: what it does, for people.
+        shows: metric in which it shows on true labels, and the sign of the group's difference from everyone else; None where it
+            alone makes no gap.
     """
 
     effect: Callable[[float], Effect]
     changes: str
     sentence: str
+    shows: tuple[str, int] | None
 
 
 MECHANISMS: dict[str, Mechanism] = {
@@ -58,31 +61,37 @@ MECHANISMS: dict[str, Mechanism] = {
         lambda strength: Effect(absent=strength),
         "P(Y|A)",
         "the group has fewer of the findings",
+        ("TPR", -1),
     ),
     "presentation": Mechanism(
         lambda strength: Effect(fade=strength),
         "P(X|Y,A)",
         "the group's findings look fainter",
+        ("AUROC", -1),
     ),
     "annotation": Mechanism(
         lambda strength: Effect(overlooked=strength),
         "P(recorded Y|Y,A)",
         "a share of the group's findings is recorded as absent: underdiagnosis",
+        ("TPR", -1),
     ),
     "acquisition": Mechanism(
         lambda strength: Effect(marked=strength),
         "P(X|Y,A) of what is learned from",
         "a marker goes with a finding on the group's films that are learned from, not on those that are judged: a shortcut",
+        ("AUROC", -1),
     ),
     "selection": Mechanism(
         lambda strength: Effect(sick_left_out=strength),
         "P(in the data|Y,A)",
         "the group's sick enter the data that are learned from less often",
+        ("TPR", -1),
     ),
     # Apart from the others: it alone leaves P(Y|X,A) as it is, there is only less to learn from.
     "under_representation": Mechanism(
         lambda strength: Effect(left_out=strength),
         "P(A)",
         "the group has fewer patients in the data that are learned from",
+        None,
     ),
 }

@@ -72,13 +72,15 @@ def plant_on_rows(cohort: Cohort, plantings: tuple[str | Planting, ...], *, seed
 
     Returns:
         The cohort with changed labels, fewer rows, or columns `degradation` and `marker` that the records stage carries out.
-        `reference_labels` are the labels as they were. What was done stands in `accounting["planted"]`.
+        `reference_labels` are those there are, and elsewhere the labels as they were. What was done stands in
+        `accounting["planted"]`.
 
     Raises:
         InputError: an attribute, group or finding is not in the cohort, or vectors cannot be degraded or marked.
     """
     parsed = [Planting.parse(p) if isinstance(p, str) else p for p in plantings]
-    truth = cohort.labels.copy()
+    known = cohort.reference_labels
+    truth = cohort.labels.copy() if known is None else np.where(np.isnan(known), cohort.labels, known)
     cohort = replace(cohort, reference_labels=truth, accounting=cohort.accounting | {"planted": []})
     for index, planting in enumerate(parsed):
         cohort = _plant(cohort, planting, np.random.default_rng([seed, STREAM_PLANT, index]))
@@ -146,6 +148,8 @@ def _findings(cohort: Cohort, planting: Planting, effect: Effect) -> np.ndarray:
     if planting.finding is not None:
         if planting.finding not in names:
             raise unknown_name("finding", planting.finding, names)
+        if planting.finding == NO_FINDING:
+            raise InputError(f"--plant takes a finding, and {NO_FINDING} is the absence of all: it follows from the others.")
         return np.array([names.index(planting.finding)])
     # A tube is not a disease, and No Finding is the absence of the others.
     diseases = np.array([i for i, name in enumerate(names) if name not in (NO_FINDING, SUPPORT_DEVICES)], int)
@@ -168,11 +172,12 @@ def _overlook(cohort: Cohort, overlooked: np.ndarray) -> Cohort:
     if NO_FINDING in cohort.label_names:
         column = cohort.label_names.index(NO_FINDING)
         diseases = [i for i, name in enumerate(cohort.label_names) if name not in (NO_FINDING, SUPPORT_DEVICES)]
-        cleared = overlooked[:, diseases].any(axis=1) & ~(labels[:, diseases] == 1).any(axis=1)
-        labels[cleared, column] = 1.0
-        if recorded is not None:
-            cleared &= ~np.isin(recorded[:, diseases], (1.0, -1.0)).any(axis=1)
-            recorded[cleared, column] = 1.0
+        # An uncertain disease is a mention: such a film is not labelled No Finding.
+        left = labels if recorded is None else recorded
+        cleared = overlooked[:, diseases].any(axis=1) & ~np.isin(left[:, diseases], (1.0, -1.0)).any(axis=1)
+        for block in (labels, recorded):
+            if block is not None:
+                block[cleared, column] = 1.0
     return replace(cohort, labels=labels, recorded=recorded)
 
 

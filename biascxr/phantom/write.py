@@ -20,6 +20,7 @@ from biascxr.phantom.draw import Phantom, draw_phantom, film_specs
 from biascxr.phantom.film import FilmSpec, draw_film, encode_film
 from biascxr.phantom.forms import find_form
 from biascxr.phantom.labels import FINDINGS, LABELS, NO_FINDING
+from biascxr.phantom.mechanisms import MECHANISMS
 from biascxr.phantom.population import GROUP_SHARES
 
 META_FILE, TRUTH_FILE, SUMMARY_FILE = "meta.csv", "truth.csv", "phantom.json"
@@ -115,6 +116,8 @@ def _write_summary(phantom: Phantom, path: Path) -> None:
         "disadvantaged_race": phantom.race_of_group[config.disadvantaged_group],
         "mechanism": config.mechanism,
         "strength": config.strength,
+        "shows": MECHANISMS[config.mechanism].shows,
+        "shows_on": config.marked_finding if config.mechanism == "acquisition" else "macro",
         "truth_file": TRUTH_FILE,
         "n_patients": len(np.unique(population.patient)),  # fewer than asked for where patients were left out
         "n_films": len(population),

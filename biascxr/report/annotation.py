@@ -72,10 +72,16 @@ def annotation_section(cohort: Cohort, *, confidence: float) -> dict:
     whole = shares.iloc[0]
     # Beside all rows, few rows without reference labels are a small number too.
     n_without = cohort.table["patient_id"][~has_reference].nunique()
+    planted = cohort.accounting.get("planted")
     how_many = f"{has_reference.sum():,} of {len(cohort):,} images"
     if n_without < MIN_CELL:
         how_many = f"{'Nearly all' if n_without else 'All'} {len(cohort):,} images"
-    sentence = f"{how_many} have reference labels, the truth where it is known. "
+    what = (
+        "labels as they were before bias was planted: they tell the planted share, not the truth"
+        if planted
+        else ("reference labels, the truth where it is known")
+    )
+    sentence = f"{how_many} have {what}. "
     if whole["n_patients"] < MIN_CELL:
         return {"sentence": sentence + f"Fewer than {MIN_CELL} patients are positive in them.", "tables": {}}
     sentence += f"Of the findings positive there, {_interval(whole)} are recorded as negative."

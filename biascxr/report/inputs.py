@@ -28,6 +28,7 @@ class ReportInputs:
         leakage: probes and their controls.
         audit: metrics, gaps, comparisons.
         reference: the same on reference labels, where there are any; else None.
+        recorded_alike: the audit on the recorded labels of the rows and findings that have reference labels; else None.
         label_policy: conclusions under each policy for uncertain labels, where that was asked for; else None.
         rejected: number of files that could not be used, by reason.
         truth: what was planted, where the cohort is made up; else None.
@@ -44,6 +45,7 @@ class ReportInputs:
     leakage: pd.DataFrame
     audit: AuditResult
     reference: AuditResult | None
+    recorded_alike: AuditResult | None
     label_policy: pd.DataFrame | None
     rejected: dict[str, int]
     truth: dict | None
@@ -69,7 +71,7 @@ class ReportInputs:
         """Reads the files of the finished stages (folders, except for what is already loaded)."""
         with open(rejected / "rejected.csv", newline="", encoding="utf-8") as file:
             reasons = Counter(row["reason"].split(" (")[0] for row in csv.DictReader(file))
-        policies = audit / "label_policy.csv"
+        policies, reference = audit / "label_policy.csv", audit / "reference"
         return cls(
             cohort=cohort,
             used=used,
@@ -79,7 +81,8 @@ class ReportInputs:
             balance={n: pd.read_csv(f / "balance.csv") for n, f in recipe_folders.items()},
             leakage=pd.read_csv(leakage / "leakage.csv", dtype={"group": str}),
             audit=AuditResult.load(audit),
-            reference=AuditResult.load(audit / "reference") if (audit / "reference").is_dir() else None,
+            reference=AuditResult.load(reference) if reference.is_dir() else None,
+            recorded_alike=AuditResult.load(reference / "recorded") if reference.is_dir() else None,
             label_policy=pd.read_csv(policies, keep_default_na=False) if policies.is_file() else None,
             rejected=dict(reasons.most_common()),
             truth=json.loads(truth.read_text(encoding="utf-8")) if truth else None,

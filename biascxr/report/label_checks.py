@@ -38,14 +38,14 @@ def reference_rows(inputs: ReportInputs) -> list[dict]:
     """Returns each group's macro differences from everyone else on recorded and on reference labels, for the baseline."""
     if inputs.reference is None:
         return []
-    recorded, reference = (_differences(r.metrics, inputs.baseline) for r in (inputs.audit, inputs.reference))
+    like = inputs.audit if inputs.recorded_alike is None else inputs.recorded_alike
+    recorded, reference = (_differences(r.metrics, inputs.baseline) for r in (like, inputs.reference))
     rows = []
     for key, true in reference.items():
         attribute, group, metric = key
         seen = recorded.get(key)
         if seen is None or pd.isna(true[0]):
             continue
-        claims = [_claim(*cell) for cell in (seen, true)]
         rows.append(
             {
                 "attribute": readable(attribute),
@@ -53,7 +53,8 @@ def reference_rows(inputs: ReportInputs) -> list[dict]:
                 "metric": metric,
                 "recorded": interval(*seen, sign=True),
                 "reference": interval(*true, sign=True),
-                "misleads": claims[0] != claims[1],
+                # Beyond what the reference labels' own interval allows for; a mere difference in width is none.
+                "misleads": bool(seen[0] < true[1] or seen[0] > true[2]),
             }
         )
     return rows
@@ -73,16 +74,12 @@ def _differences(metrics: pd.DataFrame, recipe: str) -> dict[tuple, tuple[float,
     }
 
 
-def _claim(value: float, low: float, high: float) -> str:
-    return "higher" if low > 0 else "lower" if high < 0 else "no claim"
-
-
 def policy_sentence(table: pd.DataFrame | None) -> str:
     """Says how many conclusions survive every policy for uncertain labels."""
     if table is None:
         return ""
     if table.empty:
-        return "No conclusion could be compared between the policies for uncertain labels."
+        return "No label is uncertain here, so no conclusion depends on the policy for uncertain labels."
     n, kept = len(table), int(table["survives"].sum())
     if kept == n:
         return f"All {n:,} conclusions are the same whether uncertain labels are read as absent, as present, or left out."

@@ -77,6 +77,7 @@ def page_context(inputs: ReportInputs) -> dict:
         "answers": answers(inputs),
         "flow": flow(inputs),
         "account": account,
+        "planted": planted_notes(account),
         "notes": [hide_few(note) for note in (*account["notes"], *planted_notes(account))],
         "n_rejected": n_rejected,
         "labels": label_rows(inputs),
@@ -141,7 +142,7 @@ def flow(inputs: ReportInputs) -> list[tuple[str, str]]:
 
 
 # "6 patients", "3 other images": a number of people, or of what leads to them, that may not stand on the page.
-FEW = re.compile(r"(?<![\d.,-])[1-9](?= (?:\w+ )?(?:patient|image|stud(?:y|ies)|row|file|pair|vector))")
+FEW = re.compile(r"(?<![\d.,-])[1-9](?= (?:\w+ )?(?:patient|image|stud(?:y|ies)|row|file|pair|vector|path|age|of [\d,]+))")
 
 
 def contract_warnings(findings: list[dict]) -> list[tuple[str, str]]:

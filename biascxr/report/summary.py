@@ -173,22 +173,27 @@ def planted_sentence(inputs: ReportInputs) -> str | None:
     """In a made-up cohort: was the planted bias found?"""
     if inputs.truth is None:
         return None
-    group = inputs.truth["disadvantaged_race"]
-    mechanism, strength = inputs.truth["mechanism"], inputs.truth["strength"]
-    metrics = inputs.audit.metrics
-    row = metrics[
-        (metrics["recipe"] == inputs.baseline)
-        & (metrics["label"] == MACRO)
-        & (metrics["attribute"] == "race")
-        & (metrics["group"] == group)
-        & (metrics["metric"] == "AUROC")
-    ]
-    planted = f"This cohort is made up, with one planted bias: mechanism {mechanism!r}, strength {strength:g}, in {group}."
+    truth = inputs.truth
+    group, strength = truth["disadvantaged_race"], truth["strength"]
+    if strength == 0:
+        return "This cohort is made up, and no bias is planted in it."
+    planted = (
+        f"This cohort is made up, with one planted bias: mechanism {truth['mechanism']!r}, strength {strength:g}, in {group}."
+    )
+    if truth["shows"] is None:
+        return f"{planted} By itself it makes no gap: there is only less to learn from."
+    (metric, sign), label = truth["shows"], truth["shows_on"]
+    # Where the truth is known it decides: on recorded labels some biases cannot be seen.
+    result, labels = (inputs.audit, "recorded") if inputs.reference is None else (inputs.reference, "true")
+    m = result.metrics
+    row = m[(m["recipe"] == inputs.baseline) & (m["label"] == label) & (m["attribute"] == "race") & (m["group"] == group)]
+    row = row[row["metric"] == metric]
     if row.empty or pd.isna(row.iloc[0]["difference"]):
         return f"{planted} The audit could not measure that group."
     found = row.iloc[0]
-    is_found = found["difference_high"] < 0
+    is_found = found["difference_high"] < 0 if sign < 0 else found["difference_low"] > 0
+    place = f"{metric} of {label}" if label != MACRO else f"macro {metric}"
     return (
-        f"{planted} The audit {'finds it' if is_found else 'does not find it'}: macro AUROC of {group} minus everyone else "
-        f"{interval(found['difference'], found['difference_low'], found['difference_high'], sign=True)}."
+        f"{planted} The audit {'finds it' if is_found else 'does not find it beyond its interval'}: {place}, {group} minus everyone else on "
+        f"{labels} labels, {interval(found['difference'], found['difference_low'], found['difference_high'], sign=True)}."
     )

@@ -1,5 +1,7 @@
 """From a table on disk to a cohort: every row accounted for, every consequence stated."""
 
+import csv
+import gzip
 import math
 from collections import Counter
 
@@ -62,8 +64,17 @@ def test_the_whole_official_table(nih_folder, tmp_path):
     cohort = build(nih_folder / "Data_Entry_2017_v2020.csv.gz", images_root=tmp_path)
     assert len(cohort) == 112_120
     assert cohort.accounting["n_patients"] == 30_805
+    with gzip.open(nih_folder / "Data_Entry_2017_v2020.csv.gz", "rt") as file:
+        rows = list(csv.reader(file))[1:]
+    said = Counter(finding for row in rows for finding in row[1].split("|"))
+    assert dict(zip(cohort.label_names, cohort.labels.sum(0, dtype=float), strict=True)) == {
+        name: said[name] for name in cohort.label_names
+    }
     assert len(cohort.label_names) == 14
-    assert set(cohort.table["sex"]) == {"F", "M"}
+    for column, place in (("sex", 5), ("view", 6)):
+        assert cohort.table[column].value_counts().to_dict() == Counter(row[place] for row in rows)
+    possible = [int(row[4]) for row in rows if int(row[4]) <= 120]
+    assert cohort.table["age"].sum() == sum(possible) and cohort.table["age"].notna().sum() == len(possible)
 
 
 def test_accounting_adds_up(biascxr_table, write_table):

@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from biascxr.cohort import relabel
 from biascxr.containers import Attribute, Cohort
 from biascxr.errors import InputError
 from biascxr.phantom.mechanisms import MECHANISMS
@@ -173,6 +174,46 @@ def test_a_cohort_with_planted_bias_survives_its_file(cohort, tmp_path):
     assert again.accounting == made.accounting
 
 
+def test_images_of_a_study_leave_together(cohort):
+    for mechanism in ("selection", "prevalence"):
+        made = plant_on_rows(cohort, (f"{mechanism}:0.5:sex=F",), seed=0)
+        split_up = set(made.table["study_id"]) & set(cohort.table["study_id"][~cohort.table["image_id"].isin(ids(made))])
+        assert not split_up
+
+
+def test_the_stronger_of_two_blurs_stays(cohort):
+    made = plant_on_rows(cohort, ("presentation:0.6:sex=F", "presentation:0.2:sex=F"), seed=0)
+    assert set(made.table["degradation"][in_group(made)]) == {0.6}
+
+
+def test_two_plantings_take_rows_independently(cohort):
+    made = plant_on_rows(cohort, ("annotation:0.5:sex=F:Edema", "annotation:0.5:sex=F:Cardiomegaly"), seed=0)
+    both = (cohort.labels[:, :2] == 1).all(axis=1) & in_group(cohort)
+    edema, cardiomegaly = (made.labels[both, i] == 0 for i in (1, 0))
+    assert 0.1 < (edema & cardiomegaly).mean() < 0.4
+
+
+def test_known_truth_stays_the_truth(cohort):
+    known = np.full(cohort.labels.shape, np.nan, np.float32)
+    known[:50, 0] = 1 - np.nan_to_num(cohort.labels[:50, 0])
+    made = plant_on_rows(replace(cohort, reference_labels=known), ("annotation:0.5:sex=F",), seed=0)
+    np.testing.assert_array_equal(made.reference_labels[:50, 0], known[:50, 0])
+    np.testing.assert_array_equal(made.reference_labels[50:], cohort.labels[50:])
+
+
+def test_no_finding_is_recorded_alike_before_and_after_the_policies(cohort):
+    recorded = cohort.recorded.copy()
+    recorded[::7, 0] = -1
+    labels = np.where(recorded == -1, 0, recorded).astype(np.float32)
+    labels[:, 2] = recorded[:, 2] = ~np.isin(recorded[:, :2], (1, -1)).any(axis=1)
+    accounting = {"blank_policy": "ignore", "uncertain_policy": "zeros"}
+    made = plant_on_rows(
+        replace(cohort, labels=labels, recorded=recorded, accounting=accounting), ("annotation:1:sex=F",), seed=0
+    )
+    np.testing.assert_array_equal(relabel(made, uncertain="zeros").labels, made.labels)
+    assert (made.recorded[in_group(made), 2] == ~(recorded[in_group(made), :2] == -1).any(axis=1)).all()
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -184,6 +225,7 @@ def test_a_cohort_with_planted_bias_survives_its_file(cohort, tmp_path):
         ("annotation:0.3:gender=F", "Unknown attribute 'gender'"),
         ("annotation:0.3:sex=W", "Unknown group of sex 'W'. Known: F, M"),
         ("annotation:0.3:sex=F:Oedema", "Did you mean 'Edema'"),
+        ("annotation:0.3:sex=F:No Finding", "No Finding is the absence of all"),
     ],
 )
 def test_what_cannot_be_planted_is_named(cohort, text, message):

@@ -188,7 +188,7 @@ def test_the_command_takes_mechanism_strength_and_form(tmp_path, capsys):
     flags = ["--mechanism", "annotation", "--strength", "0.3", "--form", "generic", "--n_patients", "12"]
     assert main(["phantom", *flags, "--image_size", "64", str(out)]) == 0
     said = capsys.readouterr().out
-    assert f"python main.py --csv_path {out / 'meta.csv'}\n" in said and str(out / "truth.csv") in said
+    assert f"python main.py --csv_path {out / 'meta.csv'} --split_source table\n" in said and str(out / "truth.csv") in said
     config = json.loads((out / "phantom.json").read_text())["config"]
     assert PhantomConfig(**config) == PhantomConfig(mechanism="annotation", strength=0.3, n_patients=12, image_size=64)
 

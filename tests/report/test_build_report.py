@@ -119,14 +119,21 @@ def test_the_plain_classifier_alone_gets_a_report(make_report_inputs, tmp_path):
 
 
 def test_a_made_up_cohort_says_what_was_planted_and_whether_it_was_found(report_inputs):
-    truth = {"disadvantaged_race": "BLACK", "mechanism": "underdiagnosis", "strength": 0.5}
+    truth = {"disadvantaged_race": "BLACK", "mechanism": "x", "strength": 0.5, "shows": ["AUROC", -1], "shows_on": "macro"}
     (fair,) = [t for t in page_context(replace(report_inputs, truth=truth))["answers"] if t[0] == "How unfair is it?"]
     assert "does not find it" in fair[1][-1]
     metrics = report_inputs.audit.metrics.copy()
     planted = (metrics["group"] == "BLACK") & (metrics["label"] == "macro") & (metrics["metric"] == "AUROC")
     metrics.loc[planted, ["difference", "difference_low", "difference_high"]] = [-0.2, -0.3, -0.1]
     found = replace(report_inputs, truth=truth, audit=replace(report_inputs.audit, metrics=metrics))
-    assert "The audit finds it: macro AUROC of BLACK minus everyone else -0.200" in page_context(found)["answers"][1][1][-1]
+    said = page_context(found)["answers"][1][1][-1]
+    assert "The audit finds it: macro AUROC, BLACK minus everyone else on recorded labels, -0.200" in said
+    on_truth = replace(report_inputs, truth=truth, reference=found.audit, recorded_alike=report_inputs.audit)
+    assert (
+        "finds it: macro AUROC, BLACK minus everyone else on true labels, -0.200" in page_context(on_truth)["answers"][1][1][-1]
+    )
+    for changed, words in (({"strength": 0}, "no bias is planted"), ({"shows": None}, "By itself it makes no gap")):
+        assert words in page_context(replace(report_inputs, truth=truth | changed))["answers"][1][1][-1]
 
 
 def test_an_attribute_with_one_group_in_test_is_said_to_be_unmeasured(report_inputs):

@@ -65,7 +65,7 @@ def test_the_page_shows_both(report_inputs, tmp_path):
         (None, ""),
         (policies(("lower", "lower", "lower")), "All 1 conclusions are the same"),
         (policies(("lower", "lower", "higher")), "1 of 1 conclusions depend"),
-        (pd.DataFrame(columns=[*KEYS, "zeros", "ones", "ignore", "survives"]), "No conclusion could be compared"),
+        (pd.DataFrame(columns=[*KEYS, "zeros", "ones", "ignore", "survives"]), "No label is uncertain here"),
     ],
 )
 def test_the_policies_in_words(table, words):
@@ -84,6 +84,7 @@ def test_at_most_a_dozen_lost_conclusions_macro_first():
         ("3 patients are recorded with more than one sex.", "fewer than 10 patients are recorded with more than one sex."),
         ("13 patients and 7 images", "13 patients and fewer than 10 images"),
         ("1,003 patients, 0.5 patients", "1,003 patients, 0.5 patients"),
+        ("2 impossible ages; on 3 of 900 images", "fewer than 10 impossible ages; on fewer than 10 of 900 images"),
     ],
 )
 def test_few_patients_are_not_counted_on_the_page(text, shown):
