@@ -193,7 +193,8 @@ def planted_sentence(inputs: ReportInputs) -> str | None:
     found = row.iloc[0]
     is_found = found["difference_high"] < 0 if sign < 0 else found["difference_low"] > 0
     place = f"{metric} of {label}" if label != MACRO else f"macro {metric}"
+    verdict = "finds it" if is_found else "does not find it beyond its interval"
     return (
-        f"{planted} The audit {'finds it' if is_found else 'does not find it beyond its interval'}: {place}, {group} minus everyone else on "
+        f"{planted} The audit {verdict}: {place}, {group} minus everyone else on "
         f"{labels} labels, {interval(found['difference'], found['difference_low'], found['difference_high'], sign=True)}."
     )
