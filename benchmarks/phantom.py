@@ -192,10 +192,11 @@ def verdicts(table: pd.DataFrame) -> list[tuple[str, bool]]:
     n = table["audits"].sum()
     covered = table["hold it"].sum() / n
     claims = [(f"intervals on true labels hold the true gap: {covered:.1%} of {n} (at least 90%)", covered >= 0.90)]
-    off = zero["off zero"].sum() / zero["audits"].sum()
-    largest = zero.loc[zero["mechanism"] != "acquisition", "true gap"].abs().max()
-    words = f"strength 0 plants nothing: largest gap of a mean over findings {largest:.3f} (below 0.02), off zero in {off:.1%}"
-    claims.append((words, largest < 0.02 and off <= 0.10))
+    zero = zero[zero["mechanism"] != "acquisition"]  # one finding alone is noisy at any strength
+    if len(zero):
+        off, largest = zero["off zero"].sum() / zero["audits"].sum(), zero["true gap"].abs().max()
+        words = f"largest gap of a mean over findings {largest:.3f} (below 0.02), off zero in {off:.1%} (at most 10%)"
+        claims.append((f"strength 0 plants nothing: {words}", largest < 0.02 and off <= 0.10))
     for row in planted.to_dict("records"):
         mechanism, metric, gap = row["mechanism"], row["metric"], row["true gap"]
         expected = EXPECTED[mechanism]
@@ -203,6 +204,13 @@ def verdicts(table: pd.DataFrame) -> list[tuple[str, bool]]:
             claims.append((f"{mechanism}: no gap that this model shows, {metric} {gap:+.3f}", abs(gap) < 0.02))
         elif expected is not None and metric == expected[0]:
             found = row["off zero"] / row["audits"]
+            if mechanism == "acquisition":
+                # One finding of 3,000 patients: the shortcut is there, and an audit of this size often cannot tell.
+                words = (
+                    f"{metric} of the marked finding {row['excess']:+.3f} beyond Bayes; {found:.0%} of the audits see its gap"
+                )
+                claims.append((f"{mechanism}: {words}", expected[1] * row["excess"] > 0.01))
+                continue
             is_there = expected[1] * gap > 0.02
             claims.append((f"{mechanism}: {metric} {gap:+.3f}; {found:.0%} of the audits say so", is_there and found >= 0.8))
         if (mechanism, metric) in MISLED:

@@ -159,7 +159,7 @@ def train_encoder(output: Path, *, n_patients: int = 1600, seed: int = SEED, epo
 
     Args:
         output: the `.keras` file; `<name>.card.json` is written beside it.
-        n_patients: patients drawn; about 1.65 films each.
+        n_patients: patients drawn; about 2.1 films each.
         seed: of the cohort and of the training; never the demo's.
         epochs: passes over the films.
 
