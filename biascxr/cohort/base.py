@@ -190,6 +190,18 @@ def read_groups(text: pd.Series) -> pd.Series:
     return text.mask(text.str.upper().isin(NOT_RECORDED), UNKNOWN)
 
 
+def why_not_recorded(text: pd.Series) -> pd.Series:
+    """Returns the reason that each text gives for saying nothing; `"another value"` where it is none of `NOT_RECORDED`."""
+    return text.str.strip().str.upper().map(NOT_RECORDED).fillna("another value")
+
+
+def patients_by_reason(patient_id: pd.Series, why: pd.Series) -> dict[str, int]:
+    """Counts patients by the reason of their rows, the most frequent first; `""` is a row whose value is known."""
+    is_unknown = why != ""
+    counts = patient_id[is_unknown].groupby(why[is_unknown]).nunique().sort_values(ascending=False, kind="stable")
+    return {str(reason): int(n) for reason, n in counts.items()}
+
+
 def read_sex(text: pd.Series) -> pd.Series:
     """Returns recorded sex as `"M"`, `"F"` or `"unknown"`."""
     first = text.str.strip().str.upper().map({"M": "M", "MALE": "M", "F": "F", "FEMALE": "F"})

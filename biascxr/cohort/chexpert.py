@@ -9,7 +9,17 @@ from typing import ClassVar
 import pandas as pd
 
 from biascxr.age_groups import parse_ages
-from biascxr.cohort.base import NOT_RECORDED, Layout, ParsedTable, Source, read_groups, read_labels, read_sex, require_columns
+from biascxr.cohort.base import (
+    Layout,
+    ParsedTable,
+    Source,
+    patients_by_reason,
+    read_groups,
+    read_labels,
+    read_sex,
+    require_columns,
+    why_not_recorded,
+)
 from biascxr.cohort.chexpert_demographics import Recorded, find_demographics, read_demographics, recorded_sex, sort_records
 from biascxr.cohort.chexpert_files import (
     FILM,
@@ -158,8 +168,8 @@ Citation: Irvin et al., CheXpert, AAAI 2019; Plus: Chambon et al. 2024; race: Gi
         table = table.assign(**recorded.columns)
         why_no_age = is_zero.map({True: "recorded as 0", False: "blank"}).where(table["age"].isna(), "")
         unknown = {
-            "sex": _patients_by_reason(table["patient_id"], _why_unknown(frame["Sex"]).where(table["sex"] == UNKNOWN, "")),
-            "age_group": _patients_by_reason(table["patient_id"], why_no_age),
+            "sex": patients_by_reason(table["patient_id"], why_not_recorded(frame["Sex"]).where(table["sex"] == UNKNOWN, "")),
+            "age_group": patients_by_reason(table["patient_id"], why_no_age),
             **recorded.unknown,
         }
         labels, label_notes = self._labels(frame, parts, source)
@@ -194,8 +204,8 @@ Citation: Irvin et al., CheXpert, AAAI 2019; Plus: Chambon et al. 2024; race: Gi
             if "insurance_type" in frame:
                 insurance = read_groups(frame["insurance_type"])
                 recorded.columns["insurance"] = insurance
-                why = _why_unknown(frame["insurance_type"]).where(insurance == UNKNOWN, "")
-                recorded.unknown["insurance"] = _patients_by_reason(patient_id, why)
+                why = why_not_recorded(frame["insurance_type"]).where(insurance == UNKNOWN, "")
+                recorded.unknown["insurance"] = patients_by_reason(patient_id, why)
             return recorded
         path = find_demographics(source)
         if path is None:
@@ -245,13 +255,3 @@ def _views(frame: pd.DataFrame, film: pd.Series) -> pd.Series:
     kind = frame["Frontal/Lateral"].str.strip().str.lower()
     is_lateral = (kind == "lateral") | ((kind == "") & film.str.contains("lateral", case=False))
     return position.mask(is_lateral & ~position.isin(("LL", "RL")), "LATERAL")
-
-
-def _why_unknown(text: pd.Series) -> pd.Series:
-    return text.str.strip().str.upper().map(NOT_RECORDED).fillna("another value")
-
-
-def _patients_by_reason(patient_id: pd.Series, why: pd.Series) -> dict[str, int]:
-    """Counts patients by the reason of their images; `""` is known."""
-    is_unknown = why != ""
-    return {str(k): int(n) for k, n in patient_id[is_unknown].groupby(why[is_unknown]).nunique().items()}

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from biascxr.cohort.base import NOT_RECORDED, Source, normalise_column, read_sex
+from biascxr.cohort.base import NOT_RECORDED, Source, normalise_column, patients_by_reason, read_sex
 from biascxr.cohort.conflicts import Settled, settle_records
 from biascxr.cohort.race import ASIAN, BLACK, HISPANIC, MULTIPLE, NATIVE_AMERICAN, OTHER, PACIFIC, WHITE
 from biascxr.cohort.tables import entries_of, find_files, read_table
@@ -211,7 +211,7 @@ def _count_unknown(patient_id: pd.Series, settled: Settled, reasons: pd.Series, 
     patients = pd.Series(patient_id.unique())
     patients = patients[(settled.of(patients) == UNKNOWN).to_numpy(bool)]
     why = patients.map(reasons).fillna(no_row).mask(patients.isin(settled.conflicting), "recorded with several values")
-    return {reason: int(n) for reason, n in why.value_counts().sort_index().items()}
+    return patients_by_reason(patients, why)
 
 
 def _policy_in_words(hispanic_policy: str) -> str:

@@ -18,28 +18,12 @@ from biascxr.cohort.base import (
     read_labels,
     read_sex,
 )
+from biascxr.cohort.chexpert_labels import CHEXPERT_LABELS
 from biascxr.cohort.mapping import BirthYear, LabelList, TableMapping, read_mapping
 from biascxr.cohort.tables import read_table
 from biascxr.config import CohortConfig
 from biascxr.containers import UNKNOWN
 from biascxr.errors import InputError
-
-CHEXPERT_LABELS = (
-    "Atelectasis",
-    "Cardiomegaly",
-    "Consolidation",
-    "Edema",
-    "Enlarged Cardiomediastinum",
-    "Fracture",
-    "Lung Lesion",
-    "Lung Opacity",
-    "No Finding",
-    "Pleural Effusion",
-    "Pleural Other",
-    "Pneumonia",
-    "Pneumothorax",
-    "Support Devices",
-)
 
 
 class Generic(Layout):

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.cohort.base import Layout, ParsedTable, Source, read_labels, require_columns
+from biascxr.cohort.chexpert_labels import CHEXPERT_LABELS
 from biascxr.cohort.mimic_iv import find_mimic_iv, read_mimic_iv
 from biascxr.cohort.selection import FRONTAL_VIEWS, refuse_outside
 from biascxr.cohort.tables import find_files, read_header, read_table
@@ -44,22 +45,7 @@ class MimicCxr(Layout):
         for what in ("chexpert", "negbio", "split", "test-set-labeled")
         for packed in ("", ".gz")
     )
-    label_names: ClassVar[tuple[str, ...]] = (
-        "Atelectasis",
-        "Cardiomegaly",
-        "Consolidation",
-        "Edema",
-        "Enlarged Cardiomediastinum",
-        "Fracture",
-        "Lung Lesion",
-        "Lung Opacity",
-        "No Finding",
-        "Pleural Effusion",
-        "Pleural Other",
-        "Pneumonia",
-        "Pneumothorax",
-        "Support Devices",
-    )
+    label_names: ClassVar[tuple[str, ...]] = CHEXPERT_LABELS
     attributes: ClassVar[dict[str, bool]] = {
         "sex": True,
         "race": True,

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.age_groups import MAX_AGE
-from biascxr.cohort.base import NOT_RECORDED, Source, read_groups, read_sex, require_columns
+from biascxr.cohort.base import Source, patients_by_reason, read_groups, read_sex, require_columns, why_not_recorded
 from biascxr.cohort.conflicts import settle_records
 from biascxr.cohort.mimic_race import race_notes, sort_races
 from biascxr.cohort.tables import find_files, read_header, read_table
@@ -150,7 +150,7 @@ def _add_patients(recorded: Recorded, path: Path, patient_id: pd.Series, moment:
 
     is_there = patient_id.isin(frame.index)
     said = patient_id.map(frame["gender"].str.strip()).fillna("")
-    why_no_sex = _why_blank(said).where(is_there, f"not in {path.name}")
+    why_no_sex = why_not_recorded(said).where(is_there, f"not in {path.name}")
     _count_unknown(recorded, "sex", patient_id, why_no_sex.where(recorded.columns["sex"] == UNKNOWN, ""))
     why_no_age = pd.Series("no anchor_age, anchor_year or StudyDate", index=patient_id.index)
     why_no_age = why_no_age.where(is_there, f"not in {path.name}")
@@ -179,7 +179,7 @@ def _add_insurance(recorded: Recorded, admissions: pd.DataFrame, patient_id: pd.
     nearest = nearest_admissions(patient_id, moment, admissions)
     said = pd.Series(np.append(admissions["insurance"].to_numpy(object), "")[nearest], index=patient_id.index)
     recorded.columns["insurance"] = read_groups(said)
-    why = _why_blank(said.str.strip()).mask(nearest < 0, "no admission").mask(moment.isna(), "no StudyDate")
+    why = why_not_recorded(said).mask(nearest < 0, "no admission").mask(moment.isna(), "no StudyDate")
     _count_unknown(recorded, "insurance", patient_id, why.where(recorded.columns["insurance"] == UNKNOWN, ""))
 
 
@@ -266,12 +266,6 @@ def _numbers(text: pd.Series, path: Path | str) -> pd.Series:
     return number
 
 
-def _why_blank(text: pd.Series) -> pd.Series:
-    return text.str.upper().map(NOT_RECORDED).fillna("another value")
-
-
 def _count_unknown(recorded: Recorded, attribute: str, patient_id: pd.Series, why: pd.Series) -> None:
-    """Counts patients by the reason of their images; `""` is known."""
     if (why != "").any():
-        counts = patient_id[why != ""].groupby(why[why != ""]).nunique().sort_values(ascending=False, kind="stable")
-        recorded.unknown[attribute] = {reason: int(n) for reason, n in counts.items()}
+        recorded.unknown[attribute] = patients_by_reason(patient_id, why)

@@ -49,8 +49,10 @@ def run_recipe(
     balance_table(data["train"], sample).to_csv(folder / "balance.csv", index=False)
     train = data["train"].take(sample.rows)
 
+    fits = [Fit(recipe.name, sampler.name, frozenset(train.image_id))]
     for index, transform in enumerate(recipe.members("representation")):
         transform.fit(train, sample.weights)
+        fits.append(Fit(recipe.name, transform.name, frozenset(train.image_id)))
         transform.save(folder / f"representation_{index}_{transform.name}.npz")
         train = _transformed(train, transform)
         data = {split: _transformed(part, transform) for split, part in data.items()}
@@ -62,7 +64,7 @@ def run_recipe(
     head.save(folder)
 
     learned_from = frozenset(train.image_id) | frozenset(data["validation"].image_id)
-    fits = [Fit(recipe.name, sampler.name, frozenset(train.image_id)), Fit(recipe.name, method.name, learned_from)]
+    fits += [Fit(recipe.name, method.name, learned_from)]
     scores = {split: head.predict(data[split].vectors) for split in PREDICTED_SPLITS}
     (rule,) = recipe.members("decision")
     rule.fit(data["calibration"], scores["calibration"])

@@ -13,12 +13,12 @@ from dataclasses import dataclass, replace
 import numpy as np
 import pandas as pd
 
+from biascxr.cohort.chexpert_labels import NO_FINDING, SUPPORT_DEVICES
 from biascxr.containers import Cohort
 from biascxr.errors import InputError, unknown_name
 from biascxr.phantom.mechanisms import MECHANISMS, Effect
 
 FORM = "MECHANISM:STRENGTH:ATTRIBUTE=GROUP[:FINDING]"
-NO_FINDING, SUPPORT_DEVICES = "No Finding", "Support Devices"
 STREAM_PLANT = 31
 
 

@@ -175,3 +175,20 @@ def test_a_stored_png_keeps_every_grey_level_and_a_jpeg_nearly(grey):
 def test_a_stored_image_that_cannot_be_decoded_is_an_error():
     with pytest.raises(ImageError, match="the record's image cannot be decoded"):
         decode(b"no image")
+
+
+def test_planted_blur_grows_with_the_image_and_the_marker_too(make_image):
+    """The same share of sharpness is lost whatever the size: a film twice as large is blurred twice as wide."""
+    from biascxr.records.image import alter
+
+    def width_of_the_edge(side: int) -> int:
+        image = np.zeros((side, side), np.uint8)
+        image[:, side // 2 :] = 255
+        row = alter(image, degradation=1.0, marker=False)[side // 2]
+        return np.count_nonzero((row > 20) & (row < 235))
+
+    assert width_of_the_edge(400) > 1.5 * width_of_the_edge(200) > 0
+    plain = make_image(0, (90, 70))
+    assert alter(plain, degradation=0.0, marker=False) is plain
+    marked = [np.count_nonzero(alter(np.full((n, n), 9, np.uint8), degradation=0.0, marker=True) == 255) for n in (400, 200)]
+    assert 3 < marked[0] / marked[1] < 5

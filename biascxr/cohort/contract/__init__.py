@@ -12,7 +12,6 @@ from biascxr.cohort.contract.base import (
     Fit,
     Rule,
     findings_from_records,
-    findings_table,
     findings_to_records,
     settle_findings,
 )
@@ -30,7 +29,6 @@ __all__ = [
     "allow_findings",
     "check_contract",
     "findings_from_records",
-    "findings_table",
     "findings_to_records",
     "patient_digests",
     "rules_about",

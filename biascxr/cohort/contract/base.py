@@ -7,8 +7,6 @@ import logging
 from collections.abc import Callable, Iterable
 from dataclasses import asdict, dataclass
 
-import pandas as pd
-
 from biascxr.cohort.base import ParsedTable
 from biascxr.containers import Cohort, EmbeddingSet
 from biascxr.errors import InputError
@@ -139,10 +137,3 @@ def findings_to_records(findings: Iterable[Finding]) -> list[dict]:
 def findings_from_records(rows: Iterable[dict]) -> list[Finding]:
     """Returns what `findings_to_records` wrote."""
     return [Finding(**row) for row in rows]
-
-
-def findings_table(findings: Iterable[Finding]) -> pd.DataFrame:
-    """Returns findings as a table, errors first."""
-    columns = ["rule", "is_error", "count", "message", "advice", "examples"]
-    rows = [asdict(f) | {"examples": ", ".join(f.examples)} for f in findings]
-    return pd.DataFrame(rows, columns=columns).sort_values("is_error", ascending=False, kind="stable")

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from biascxr.cohort.chexpert_labels import NO_FINDING, SUPPORT_DEVICES
 from biascxr.cohort.contract.base import Evidence, Finding
 from biascxr.cohort.contract.words import counted, percent, some
 from biascxr.config import SPLITS
-
-NO_FINDING = "No Finding"
-NOT_A_DISEASE = ("Support Devices",)  # a tube on a film without disease is no contradiction
 
 
 def no_finding_with_finding(evidence: Evidence) -> list[Finding]:
@@ -17,7 +15,7 @@ def no_finding_with_finding(evidence: Evidence) -> list[Finding]:
     labels = evidence.parsed.labels
     if NO_FINDING not in labels:
         return []
-    findings = labels.drop(columns=[NO_FINDING, *NOT_A_DISEASE], errors="ignore").to_numpy()
+    findings = labels.drop(columns=[NO_FINDING, SUPPORT_DEVICES], errors="ignore").to_numpy()
     healthy = labels[NO_FINDING].to_numpy() == 1
     study = evidence.parsed.table["study_id"]
     both = study[healthy & (findings == 1).any(axis=1)].drop_duplicates()
