@@ -13,8 +13,9 @@ import numpy as np
 import pandas as pd
 import yaml
 
-from biascxr.containers import UNKNOWN, Cohort, EmbeddingSet
+from biascxr.containers import Cohort, EmbeddingSet
 from biascxr.errors import InputError, unknown_name
+from biascxr.mitigation.vector_table import VectorTable
 
 
 @dataclass(frozen=True)
@@ -23,40 +24,58 @@ class SplitData:
 
     Attributes:
         split: `"train"`, `"validation"`, `"calibration"` or `"test"`.
-        vectors: `[n, d] float32`.
+        vectors: `[n, d] float32`, a table that is read by rows; an array is wrapped.
         labels: `[n, L] float32` in {0, 1, NaN}.
         attributes: `[n]` rows, one column per attribute; `"unknown"` where not recorded.
         patient_id: `[n]`.
         label_names: the L findings.
         image_id: `[n]`.
+        view_id: `[n] int32`; 0 is the image itself, augmented views count from 1 and stand behind all images. Default: all 0.
     """
 
     split: str
-    vectors: np.ndarray
+    vectors: VectorTable
     labels: np.ndarray
     attributes: pd.DataFrame
     patient_id: np.ndarray
     label_names: tuple[str, ...]
     image_id: np.ndarray
+    view_id: np.ndarray | None = None
 
     def __post_init__(self) -> None:
-        lengths = {len(self.vectors), len(self.labels), len(self.attributes), len(self.patient_id), len(self.image_id)}
-        if len(lengths) != 1:
-            raise ValueError(f"SplitData needs parts of one length; got {sorted(lengths)}.")
+        object.__setattr__(self, "vectors", VectorTable.of(self.vectors))
+        if self.view_id is None:
+            object.__setattr__(self, "view_id", np.zeros(len(self.labels), np.int32))
+        parts = (self.vectors, self.labels, self.attributes, self.patient_id, self.image_id, self.view_id)
+        if len({len(part) for part in parts}) != 1:
+            raise ValueError(f"SplitData needs parts of one length; got {[len(part) for part in parts]}.")
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, rows: np.ndarray) -> SplitData:
-        """Returns these rows, in this order; a row may occur several times."""
+        """Returns these rows, in this order; a row may occur several times. Vectors are not copied."""
+        rows = np.flatnonzero(rows) if rows.dtype == bool else rows
         return dataclasses.replace(
             self,
-            vectors=self.vectors[rows],
+            vectors=self.vectors.take(rows),
             labels=self.labels[rows],
             attributes=self.attributes.iloc[rows].reset_index(drop=True),
             patient_id=self.patient_id[rows],
             image_id=self.image_id[rows],
+            view_id=self.view_id[rows],
         )
+
+    def images(self) -> SplitData:
+        """Returns the images themselves, without augmented views."""
+        return self.take(np.flatnonzero(self.view_id == 0)) if self.view_id.any() else self
+
+    def halves(self, *, seed: int) -> tuple[SplitData, SplitData]:
+        """Divides the rows at random into two halves of the patients."""
+        patients = np.unique(self.patient_id.astype(str))
+        chosen = np.random.default_rng(seed).permutation(patients)[: len(patients) // 2]
+        is_first = np.isin(self.patient_id.astype(str), chosen)
+        return self.take(is_first), self.take(~is_first)
 
     def refuse_test(self, what: str) -> None:
         """Raises ValueError when these are test rows: nothing is ever fitted on them."""
@@ -64,25 +83,33 @@ class SplitData:
             raise ValueError(f"{what} was handed the test split to fit on; test rows are read once, by the audit.")
 
 
-def split_data(cohort: Cohort, embeddings: EmbeddingSet, split: str) -> SplitData:
-    """Joins the rows of one split with their vectors.
+def split_data(cohort: Cohort, embeddings: EmbeddingSet, split: str, *, views: EmbeddingSet | None = None) -> SplitData:
+    """Joins the rows of one split with their vectors; the vectors stay where they are until they are read.
 
     Args:
         cohort: the rows of `embeddings`, in the same order.
         embeddings: one vector per row.
         split: the split wanted.
+        views: vectors of augmented views of the cohort's images; those of this split stand behind its images.
     """
     if not np.array_equal(cohort.table["image_id"].to_numpy(object), embeddings.image_id):
         raise ValueError("The cohort's rows and the embeddings' rows are not the same images in the same order.")
     rows = cohort.split_rows(split)
+    vectors, view_id = VectorTable.of(embeddings.vectors).take(rows), np.zeros(len(rows), np.int32)
+    if views is not None:
+        position = pd.Index(cohort.table["image_id"]).get_indexer(views.image_id)
+        own = np.flatnonzero((position >= 0) & np.isin(position, rows))
+        vectors = vectors.followed_by(VectorTable.of(views.vectors).take(own))
+        rows, view_id = np.r_[rows, position[own]], np.r_[view_id, views.view_id[own]]
     return SplitData(
         split=split,
-        vectors=np.asarray(embeddings.vectors[rows]),
+        vectors=vectors,
         labels=cohort.labels[rows],
         attributes=cohort.table.iloc[rows][[a.name for a in cohort.attributes]].reset_index(drop=True),
         patient_id=cohort.table["patient_id"].to_numpy(object)[rows],
         label_names=cohort.label_names,
         image_id=embeddings.image_id[rows],
+        view_id=view_id,
     )
 
 
@@ -144,24 +171,3 @@ def read_setting(settings_class: type, method: str, name: str, text: str) -> obj
     if type(value) is not type(default):
         raise InputError(f"{method}.{name} must be {type(default).__name__}, like its default {default}; got {text!r}.")
     return value
-
-
-def cell_codes(attributes: pd.DataFrame, names: tuple[str, ...]) -> tuple[np.ndarray, list[str]]:
-    """Numbers the cells of crossed attributes (race x sex x age group).
-
-    Args:
-        attributes: one column per attribute.
-        names: the attributes to cross; those not in the table are left out.
-
-    Returns:
-        `[n] int64` cell numbers, -1 where any of the attributes is unknown, and the cells' names.
-    """
-    used = [n for n in names if n in attributes]
-    if not used or len(attributes) == 0:
-        return np.full(len(attributes), -1), []
-    known = (attributes[used] != UNKNOWN).all(axis=1).to_numpy()
-    text = attributes[used].astype(str).agg(" / ".join, axis=1).to_numpy(object)
-    cells, codes = np.unique(text[known].astype(str), return_inverse=True)
-    numbered = np.full(len(attributes), -1)
-    numbered[known] = codes
-    return numbered, list(cells)

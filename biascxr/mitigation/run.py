@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from pathlib import Path
@@ -14,9 +13,11 @@ from biascxr.cohort.contract import Evidence, Fit, check_contract, rules_about, 
 from biascxr.containers import UNKNOWN, Cohort, EmbeddingSet, Predictions
 from biascxr.errors import InputError
 from biascxr.metrics import effective_n, gini_coefficient, normalized_entropy
-from biascxr.mitigation.base import SplitData, cell_codes, split_data
+from biascxr.mitigation.base import SplitData, split_data
+from biascxr.mitigation.cells import Cells
 from biascxr.mitigation.recipes import Recipe
-from biascxr.mitigation.sampling import Sample
+from biascxr.mitigation.sampling import Sample, sample_in_order
+from biascxr.mitigation.trained import TrainedRecipe
 
 logger = logging.getLogger("biascxr")
 
@@ -24,7 +25,14 @@ PREDICTED_SPLITS = ("validation", "calibration", "test")
 
 
 def run_recipe(
-    recipe: Recipe, cohort: Cohort, embeddings: EmbeddingSet, folder: Path, *, seed: int, log_dir: Path | None = None
+    recipe: Recipe,
+    cohort: Cohort,
+    embeddings: EmbeddingSet,
+    folder: Path,
+    *,
+    seed: int,
+    views: EmbeddingSet | None = None,
+    log_dir: Path | None = None,
 ) -> Predictions:
     """Trains one recipe and predicts the validation, calibration and test splits.
 
@@ -34,73 +42,96 @@ def run_recipe(
         embeddings: one vector per row.
         folder: where the trained parts, the balance table and the predictions are written.
         seed: seed of everything random.
+        views: vectors of augmented views of training images, for a sampler that chooses among them.
         log_dir: folder of the TensorBoard scalars; emptied first.
 
     Raises:
         InputError: a split has no row left.
     """
-    data = {split: split_data(cohort, embeddings, split) for split in ("train", *PREDICTED_SPLITS)}
-    empty = [split for split, part in data.items() if len(part) == 0]
+    data = {split: split_data(cohort, embeddings, split) for split in PREDICTED_SPLITS}
+    whole = split_data(cohort, embeddings, "train", views=views)
+    empty = [split for split, part in ({"train": whole} | data).items() if len(part) == 0]
     if empty:
         raise InputError(f"No usable image is left in: {', '.join(empty)}.")
-
-    (sampler,) = recipe.members("sampling")
-    sample = sampler.sample(data["train"], seed=seed)
-    balance_table(data["train"], sample).to_csv(folder / "balance.csv", index=False)
-    train = data["train"].take(sample.rows)
-
-    fits = [Fit(recipe.name, sampler.name, frozenset(train.image_id))]
-    for index, transform in enumerate(recipe.members("representation")):
-        transform.fit(train, sample.weights)
-        fits.append(Fit(recipe.name, transform.name, frozenset(train.image_id)))
-        transform.save(folder / f"representation_{index}_{transform.name}.npz")
-        train = _transformed(train, transform)
-        data = {split: _transformed(part, transform) for split, part in data.items()}
-
-    (method,) = recipe.members("training")
     if log_dir is not None:
         shutil.rmtree(log_dir, ignore_errors=True)
-    head = method.fit(train, sample.weights, data["validation"], seed=seed, log_dir=log_dir)
-    head.save(folder)
 
-    learned_from = frozenset(train.image_id) | frozenset(data["validation"].image_id)
-    fits += [Fit(recipe.name, method.name, learned_from)]
-    scores = {split: head.predict(data[split].vectors) for split in PREDICTED_SPLITS}
-    (rule,) = recipe.members("decision")
-    rule.fit(data["calibration"], scores["calibration"])
-    rule.thresholds.table.to_csv(folder / "thresholds.csv", index=False)
-    fits.append(Fit(recipe.name, rule.name, frozenset(data["calibration"].image_id)))
-    # By the images themselves, whatever the parts were told: nothing was fitted on a test row.
-    settle_findings(check_contract(Evidence(cohort=cohort, fits=tuple(fits)), rules=rules_about("fits")))
-
-    predictions = _predictions(recipe, cohort, data, scores, rule, seed)
+    trained, sample = train_recipe(recipe, cohort, whole, data, seed=seed, log_dir=log_dir)
+    trained.save(folder)
+    balance_table(whole, sample).to_csv(folder / "balance.csv", index=False)
+    scores = {split: trained.score(part.vectors, part.attributes) for split, part in data.items()}
+    predictions = _predictions(trained, cohort, data, scores, seed)
     predictions.save(folder / "predictions.parquet")
-    described = {"name": recipe.name, "slots": recipe.describe(), "seed": seed, "notes": {"sampling": sample.notes}}
-    (folder / "recipe.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
-    for note in sample.notes:
-        logger.info("mitigation %s: %s", recipe.name, note)
+    for notes in trained.facts["notes"].values():
+        for note in notes:
+            logger.info("mitigation %s: %s", recipe.name, note)
     return predictions
 
 
-def _transformed(part: SplitData, transform) -> SplitData:
-    return SplitData(**{**vars(part), "vectors": transform.transform(part.vectors)})
+def train_recipe(
+    recipe: Recipe, cohort: Cohort, whole: SplitData, data: dict[str, SplitData], *, seed: int, log_dir: Path | None = None
+) -> tuple[TrainedRecipe, Sample]:
+    """Fits the four slots in order.
+
+    Args:
+        recipe: the methods.
+        cohort: what the rows are of; the contract asks it whether anything was fitted on a test row.
+        whole: the training split, augmented views behind the images.
+        data: validation and calibration splits, by name; others are not looked at.
+        seed: seed of everything random.
+        log_dir: folder of the TensorBoard scalars.
+    """
+    samplers = recipe.members("sampling")
+    sample = sample_in_order(samplers, whole, seed=seed)
+    train, validation, calibration = sample.of(whole), data["validation"], data["calibration"]
+    fits = [Fit(recipe.name, s.name, frozenset(whole.image_id)) for s in samplers]
+    notes = {"sampling": sample.notes, "representation": (), "training": ()}
+
+    n_features = train.vectors.shape[1]
+    representations = recipe.members("representation")
+    for transform in representations:
+        transform.fit(train, sample.weights)
+        fits.append(Fit(recipe.name, transform.name, frozenset(train.image_id)))
+        notes["representation"] += transform.notes
+        train, validation, calibration = (transform.applied_to(part) for part in (train, validation, calibration))
+
+    (method,) = recipe.members("training")
+    refit = None
+    if method.uses_calibration:  # thresholds fitted on rows that the head has learned from would be too sure of themselves
+        refit, calibration = calibration.halves(seed=seed)
+    head = method.fit(train, sample.weights, validation, seed=seed, calibration=refit, log_dir=log_dir)
+    notes["training"] = head.notes
+    learned_from = [train, validation, *([refit] if refit is not None else [])]
+    fits.append(Fit(recipe.name, method.name, frozenset().union(*(part.image_id for part in learned_from))))
+
+    scores = head.predict(calibration.vectors, calibration.attributes)
+    *calibrators, rule = recipe.members("decision")
+    for calibrator in calibrators:
+        scores = calibrator.fit(calibration, scores).calibrate(scores, calibration.attributes, calibration.label_names)
+    rule.fit(calibration, scores)
+    fits += [Fit(recipe.name, member.name, frozenset(calibration.image_id)) for member in (*calibrators, rule)]
+    # By the images themselves, whatever the parts were told: nothing was fitted on a test row.
+    settle_findings(check_contract(Evidence(cohort=cohort, fits=tuple(fits)), rules=rules_about("fits")))
+    facts = {"seed": seed, "notes": notes}
+    parts = (representations, head, calibrators, rule)
+    return TrainedRecipe(recipe, cohort.label_names, n_features, *parts, facts), sample
 
 
-def _predictions(recipe: Recipe, cohort: Cohort, data: dict, scores: dict, rule, seed: int) -> Predictions:
+def _predictions(trained: TrainedRecipe, cohort: Cohort, data: dict, scores: dict, seed: int) -> Predictions:
     rows = np.concatenate([cohort.split_rows(split) for split in PREDICTED_SPLITS])
     attributes = [a.name for a in cohort.attributes]
     table = cohort.table.iloc[rows][["image_id", "study_id", "patient_id", "split", "view", *attributes]].reset_index(drop=True)
-    table.insert(4, "recipe", recipe.name)
+    table.insert(4, "recipe", trained.recipe.name)
     table.insert(5, "seed", seed)
     table.insert(6, "fold", 0)
     stacked = np.concatenate([scores[split] for split in PREDICTED_SPLITS])
     return Predictions(
         table=table,
         y_true=np.concatenate([data[split].labels for split in PREDICTED_SPLITS]),
-        scores=np.clip(stacked, 0.0, 1.0),
+        scores=stacked,
         label_names=cohort.label_names,
         attributes=cohort.attributes,
-        decisions=rule.decide(stacked, table[attributes], cohort.label_names),
+        decisions=trained.decide(stacked, table[attributes]),
     )
 
 
@@ -127,9 +158,10 @@ def balance_table(train: SplitData, sample: Sample) -> pd.DataFrame:
     names = list(train.attributes)
     rows = []
     for title, crossed in [*((n, (n,)) for n in names), *([("all crossed", tuple(names))] if len(names) > 1 else [])]:
-        codes, cells = cell_codes(train.attributes, crossed)
+        cells = Cells.of(train.attributes, crossed)
+        codes = cells.codes(train.attributes)
         known = codes >= 0
-        for when, weights in (("before", np.ones(len(train))), ("after", times)):
+        for when, weights in (("before", (train.view_id == 0).astype(np.float64)), ("after", times)):
             sizes = np.bincount(codes[known], weights=weights[known], minlength=len(cells))
             rows.append(
                 {

@@ -1,7 +1,20 @@
 """Keras 3 layers, losses, the classifier head and how it is trained. Only `keras.ops`, so every backend runs it."""
 
-from biascxr.models.fit import ValidationAuroc, fit_model
-from biascxr.models.losses import MaskedBinaryCrossentropy
-from biascxr.models.mlp import build_mlp
+from biascxr.models.fit import CRITERIA, FitSettings, Rows, fit_head, predict_rows
+from biascxr.models.losses import MaskedBinaryCrossentropy, masked_binary_crossentropy
+from biascxr.models.mlp import build_mlp, chain_affine, features_of
+from biascxr.models.trainer import HeadTrainer
 
-__all__ = ["MaskedBinaryCrossentropy", "ValidationAuroc", "build_mlp", "fit_model"]
+__all__ = [
+    "CRITERIA",
+    "FitSettings",
+    "HeadTrainer",
+    "MaskedBinaryCrossentropy",
+    "Rows",
+    "build_mlp",
+    "chain_affine",
+    "features_of",
+    "fit_head",
+    "masked_binary_crossentropy",
+    "predict_rows",
+]

@@ -38,7 +38,7 @@ def test_a_name_leads_to_its_class(slot, name):
 def test_settings_are_frozen_have_defaults_and_say_what_they_are(slot, name):
     settings = resolve(slot, SLOTS[slot], name)().settings
     assert dataclasses.is_dataclass(settings) and settings.__dataclass_params__.frozen
-    documented = type(settings).__doc__
+    documented = "".join(kind.__doc__ or "" for kind in type(settings).__mro__)
     for field in dataclasses.fields(settings):
         assert f"{field.name}:" in documented, f"{name}.{field.name} is not described"
 
@@ -177,7 +177,7 @@ class TestDecision:
     def test_every_finding_has_a_threshold_for_all(self, split_of, name):
         calibration = split_of("calibration")
         rule = small_member("decision", name).fit(calibration, np.random.default_rng(0).random((60, 3)))
-        table = rule.thresholds.table
+        table = rule.table
         assert table.loc[table["group"] == "all", "label"].tolist() == list(calibration.label_names)
         assert "unknown" not in set(table["group"])
 

@@ -10,10 +10,10 @@ import pytest
 
 from biascxr.errors import InputError
 from biascxr.metrics import false_positive_rate, true_positive_rate, youden_threshold
+from biascxr.mitigation.decision.base import GroupSettings
 from biascxr.mitigation.decision.fixed_fpr import FixedFpr, FixedFprSettings
-from biascxr.mitigation.decision.group_youden import GroupYouden, GroupYoudenSettings
 from biascxr.mitigation.decision.half import Half
-from biascxr.mitigation.decision.youden import Youden
+from biascxr.mitigation.decision.youden import GroupYouden, Youden
 
 
 @pytest.fixture
@@ -59,14 +59,14 @@ def test_youden_maximises_tpr_minus_fpr_and_a_finding_without_positives_gets_no_
     others = [true_positive_rate(y, s) - false_positive_rate(y, s) for s in (scores[:, :1] >= np.unique(scores[:, 0])).T * 1.0]
     assert reached == pytest.approx(max(others))
     assert np.isnan(decisions[:, 2]).all()
-    assert "one class only" in rule.thresholds.table["note"].iloc[2]
+    assert "one class only" in rule.table["note"].iloc[2]
 
 
 class TestGroupYouden:
     def test_each_group_gets_youdens_threshold_on_its_own_rows(self, calibration):
         data, scores = calibration
-        rule = GroupYouden(GroupYoudenSettings(attribute="sex")).fit(data, scores)
-        table = rule.thresholds.table.query("label == 'finding 0'").set_index("group")
+        rule = GroupYouden(GroupSettings(attribute="sex")).fit(data, scores)
+        table = rule.table.query("label == 'finding 0'").set_index("group")
         for group in ("F", "M"):
             mask = (data.attributes["sex"] == group).to_numpy()
             assert table.loc[group, "threshold"] == youden_threshold(data.labels[mask, 0], scores[mask, 0])
@@ -78,21 +78,21 @@ class TestGroupYouden:
 
     def test_the_unknown_get_the_threshold_for_all(self, calibration):
         data, scores = calibration
-        rule = GroupYouden(GroupYoudenSettings(attribute="sex")).fit(data, scores)
+        rule = GroupYouden(GroupSettings(attribute="sex")).fit(data, scores)
         assert (data.attributes["sex"] == "unknown").sum() >= 30
-        assert "unknown" not in set(rule.thresholds.table["group"])
-        everyone = rule.thresholds.table.query("label == 'finding 0' and group == 'all'")["threshold"].item()
+        assert "unknown" not in set(rule.table["group"])
+        everyone = rule.table.query("label == 'finding 0' and group == 'all'")["threshold"].item()
         unknown = (data.attributes["sex"] == "unknown").to_numpy()
         decisions = rule.decide(scores, data.attributes, data.label_names)
         np.testing.assert_array_equal(decisions[unknown, 0], scores[unknown, 0] >= everyone)
 
     def test_a_group_with_too_few_of_a_class_shares_the_threshold_for_all_and_says_so(self, calibration):
         data, scores = calibration
-        rule = GroupYouden(GroupYoudenSettings(attribute="race", min_positive=60)).fit(data, scores)
-        table = rule.thresholds.table.query("label == 'finding 0'").set_index("group")
+        rule = GroupYouden(GroupSettings(attribute="race", min_positive=60)).fit(data, scores)
+        table = rule.table.query("label == 'finding 0'").set_index("group")
         assert table.loc["B", "n_positive"] < 60 <= table.loc["A", "n_positive"]
         assert table.loc["B", "threshold"] == table.loc["all", "threshold"]
-        enough = GroupYouden(GroupYoudenSettings(attribute="race", min_positive=3)).fit(data, scores).thresholds.table
+        enough = GroupYouden(GroupSettings(attribute="race", min_positive=3)).fit(data, scores).thresholds.table
         own = enough.query("label == 'finding 0' and group == 'B'")["threshold"].item()
         assert own != table.loc["all", "threshold"]
         assert "under 60 of a class" in table.loc["B", "note"]
@@ -107,7 +107,7 @@ class TestGroupYouden:
     def test_an_attribute_that_is_not_there_is_named(self, calibration):
         data, scores = calibration
         with pytest.raises(InputError, match=r"group_youden.attribute='ethnicity' is not an attribute.*\['sex', 'race'\]"):
-            GroupYouden(GroupYoudenSettings(attribute="ethnicity")).fit(data, scores)
+            GroupYouden(GroupSettings(attribute="ethnicity")).fit(data, scores)
 
     def test_without_any_attribute_it_is_youden_and_says_so(self, calibration):
         data, scores = calibration

@@ -165,7 +165,7 @@ class TestClusterDownsample:
     def test_the_rows_nearest_to_a_centre_represent_their_cluster(self):
         train = self.blobs()
         rows = ClusterDownsample(ClusterDownsampleSettings(n_clusters=1)).sample(train, seed=0).rows
-        points = train.vectors[:100] / train.vectors.std(axis=0)
+        points = train.vectors[:100] / np.std(train.vectors, axis=0)
         centre = MiniBatchKMeans(1, random_state=0, n_init=3).fit(points).cluster_centers_[0]
         distance = np.linalg.norm(points - centre, axis=1)
         assert distance[rows[rows < 100]].max() <= np.sort(distance)[50]

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 
 from biascxr.config import MitigationConfig
 from biascxr.errors import InputError
-from biascxr.mitigation import SLOTS, parse_recipes
+from biascxr.mitigation import SLOTS, Recipe, parse_recipes
+from biascxr.mitigation.decision import RULES
 
 
 def test_names_may_stand_in_any_order():
     _, one = parse_recipes("median_balance+standardize+erm+group_youden")
     _, other = parse_recipes("group_youden + erm + standardize + median_balance")
     assert one.parts == other.parts
-    assert one.parts == {
+    assert {slot: one.methods(slot) for slot in SLOTS} == {
         "sampling": ("median_balance",),
         "representation": ("standardize",),
         "training": ("erm",),
@@ -46,7 +49,7 @@ def test_members_are_new_each_time():
 
 
 def test_representations_keep_their_order_and_may_be_several():
-    assert parse_recipes("standardize+erm+standardize")[1].parts["representation"] == ("standardize", "standardize")
+    assert parse_recipes("standardize+erm+standardize")[1].methods("representation") == ("standardize", "standardize")
 
 
 @pytest.mark.parametrize(
@@ -54,8 +57,12 @@ def test_representations_keep_their_order_and_may_be_several():
     [
         ("median_balanse+erm", r"Unknown recipe part 'median_balanse'\. Did you mean 'median_balance'\? Known: .*youden"),
         ("erm+erm", "names erm and erm: the training slot takes one method"),
-        ("median_balance+cluster_downsample", "the sampling slot takes one method"),
-        ("youden+fixed_fpr", "names youden and fixed_fpr: the decision slot takes one method"),
+        ("youden+fixed_fpr", "names youden and fixed_fpr: a recipe takes one decision rule"),
+        ("erm(dropout=0.1", r"Brackets do not match in 'erm\(dropout=0.1'"),
+        ("erm)(", "Brackets do not match"),
+        ("erm(0.1)", r"Settings in parentheses are NAME=VALUE, .*; got '0.1'"),
+        ("erm(dropuot=0.1)", r"Unknown setting of erm 'dropuot'\. Did you mean 'dropout'\?"),
+        ("biascxrr", r"Unknown recipe part 'biascxrr'\. Did you mean 'biascxr'\?"),
         ("standardize, standardize", "Recipe 'standardize' is listed twice"),
         ("erm++standardize", "Unknown recipe part ''"),
     ],
@@ -103,3 +110,31 @@ def test_settings_reach_the_methods_they_name_and_no_others():
 def test_a_setting_that_cannot_be_used_says_why(setting, message):
     with pytest.raises(InputError, match=message):
         parse_recipes("erm", (setting,))
+
+
+def test_settings_in_parentheses_are_for_that_place_alone_and_win():
+    one, other = parse_recipes("erm, standardize + erm(dropout=0.1, hidden=[32, 16])", ("erm.dropout=0.2", "erm.batch_size=8"))
+    assert one.members("training")[0].settings.dropout == 0.2
+    chosen = other.members("training")[0].settings
+    assert (chosen.dropout, chosen.hidden, chosen.batch_size) == (0.1, (32, 16), 8)
+    assert other.name == "standardize+erm(dropout=0.1,hidden=[32,16])"
+
+
+def test_samplers_keep_their_order_and_scores_are_calibrated_before_they_are_decided_upon():
+    _, made = parse_recipes("cluster_downsample+median_balance")
+    assert made.methods("sampling") == ("cluster_downsample", "median_balance")
+    assert all(recipe.methods("decision")[-1] in RULES for recipe in parse_recipes("erm, group_youden, standardize"))
+
+
+def test_a_preset_is_its_parts_and_may_be_joined_to_others():
+    _, alone, joined = parse_recipes("biascxr, standardize+biascxr")
+    assert alone.methods("sampling") == ("median_balance",) and alone.methods("decision") == ("threshold_0.5",)
+    chosen = alone.members("training")[0].settings
+    assert (chosen.batch_size, chosen.max_epochs, chosen.demographics) == (16, 1, ("sex", "race", "age_group"))
+    assert joined.methods("representation") == ("standardize",) and joined.name == "standardize+biascxr"
+
+
+def test_a_described_recipe_is_read_back_the_same():
+    _, made = parse_recipes("median_balance+standardize+erm(hidden=[8], demographics=[sex])+group_youden(attributes=[sex])")
+    again = Recipe.from_description(made.name, json.loads(json.dumps(made.describe())))
+    assert again.describe() == made.describe() and again.name == made.name

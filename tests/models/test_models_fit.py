@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from biascxr.metrics import auroc
-from biascxr.models import build_mlp, fit_model
+from biascxr.models import FitSettings, HeadTrainer, Rows, build_mlp, fit_head
 
 LABELS = ("Edema", "Pneumonia")
 
@@ -21,13 +21,18 @@ def rows(seed: int, n: int = 64):
     return x, y
 
 
+def as_rows(vectors, labels, weights=None) -> Rows:
+    weights = np.ones(len(vectors), np.float32) if weights is None else weights
+    return Rows(vectors, labels, weights, np.full(len(vectors), -1, np.int32))
+
+
 def train(seed: int = 0, *, max_epochs: int = 4, patience: int = 20, rate: float = 0.01, validation=None, log_dir=None):
     keras.utils.set_random_seed(seed)
     model = build_mlp(6, 2, hidden=(16,), dropout=0.3)
-    x, y = rows(0)
-    history = fit_model(
-        model, (x, y, np.ones(len(x), np.float32)), validation or rows(1), label_names=LABELS, learning_rate=rate,
-        batch_size=16, max_epochs=max_epochs, patience=patience, log_dir=log_dir,
+    history = fit_head(
+        HeadTrainer(model), as_rows(*rows(0)), as_rows(*(validation or rows(1))), label_names=LABELS,
+        settings=FitSettings(learning_rate=rate, batch_size=16, max_epochs=max_epochs, patience=patience), seed=seed,
+        log_dir=log_dir,
     )  # fmt: skip
     return model, history
 
@@ -107,9 +112,9 @@ def test_a_row_of_twice_the_weight_is_as_two_rows():
     for vectors, labels, w in ((x, y, weights), (x[copies], y[copies], np.ones(74, np.float32))):
         keras.utils.set_random_seed(0)
         model = build_mlp(6, 2, hidden=(), dropout=0.0)
-        history = fit_model(
-            model, (vectors, labels, w * len(vectors) / w.sum()), rows(1), label_names=LABELS, learning_rate=0.01,
-            batch_size=128, max_epochs=5, patience=9, log_dir=None,
+        history = fit_head(
+            HeadTrainer(model), as_rows(vectors, labels, w * len(vectors) / w.sum()), as_rows(*rows(1)), label_names=LABELS,
+            settings=FitSettings(learning_rate=0.01, batch_size=128, max_epochs=5, patience=9), seed=0,
         )  # fmt: skip
         made.append((model.get_weights(), history["loss"]))
     for a, b in zip(made[0][0], made[1][0], strict=True):

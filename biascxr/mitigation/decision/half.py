@@ -6,14 +6,15 @@ from typing import ClassVar
 
 import numpy as np
 
-from biascxr.mitigation.base import SplitData
-from biascxr.mitigation.decision.base import DecisionRule, row_for_all
+from biascxr.metrics.thresholds import half_threshold
+from biascxr.mitigation.decision.base import ThresholdRule
 
 
-class Half(DecisionRule):
+class Half(ThresholdRule):
     """One half for every label and group, whatever the calibration split says."""
 
     name: ClassVar[str] = "threshold_0.5"
 
-    def _fit_label(self, calibration: SplitData, index: int, score: np.ndarray) -> list[dict]:
-        return [row_for_all(0.5, calibration.labels[:, index])]
+    def threshold(self, y_true: np.ndarray, score: np.ndarray) -> float:
+        """One half."""
+        return half_threshold(y_true, score)

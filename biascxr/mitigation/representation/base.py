@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
+import pandas as pd
 
 from biascxr.mitigation.base import Member, SplitData
+from biascxr.mitigation.vector_table import VectorTable
 
 
 class Representation(Member):
-    """A transform `[n, d] -> [n, d']`, fitted on training rows."""
+    """A transform `[n, d] -> [n, d']`, fitted on training rows in float64.
+
+    Attributes:
+        uses_attributes: whether `transform` needs the rows' attributes, at prediction too.
+        notes: after `fit`, what the method did, in words, for the report.
+    """
+
+    uses_attributes: ClassVar[bool] = False
+    notes: tuple[str, ...] = ()
 
     def fit(self, train: SplitData, weights: np.ndarray) -> Representation:
         """Fits the transform.
@@ -24,15 +36,42 @@ class Representation(Member):
             Itself.
 
         Raises:
-            ValueError: handed the test split.
+            ValueError: handed the test split, or weights of another length.
         """
         train.refuse_test(self.name)
-        self.state = self._fit(train, weights)
+        if weights.shape != (len(train),):
+            raise ValueError(f"{self.name} needs one weight per training row; got {weights.shape} for {len(train)} rows.")
+        self.state = self._fit(train, np.asarray(weights, np.float64))
         return self
 
-    def transform(self, vectors: np.ndarray) -> np.ndarray:
-        """Transforms vectors `[n, d]` into `[n, d'] float32`; rows are independent of each other."""
-        return np.asarray(self._transform(np.asarray(vectors, np.float32)), np.float32)
+    def transform(self, vectors: np.ndarray, attributes: pd.DataFrame | None = None) -> np.ndarray:
+        """Transforms vectors; rows are independent of each other.
+
+        Args:
+            vectors: `[n, d]`.
+            attributes: `[n]` rows, for a method that uses them.
+
+        Returns:
+            `[n, d'] float32`.
+
+        Raises:
+            ValueError: a method that uses attributes was given none.
+        """
+        if self.uses_attributes and attributes is None:
+            raise ValueError(f"{self.name} uses attributes: hand them over with the vectors.")
+        return np.asarray(self._transform(np.asarray(vectors), attributes), np.float32)
+
+    def table(self, vectors: VectorTable, attributes: pd.DataFrame) -> VectorTable:
+        """Returns a table of vectors with all rows transformed; `attributes` has a row for each."""
+
+        def function(chunk: np.ndarray, rows: np.ndarray) -> np.ndarray:
+            return self.transform(chunk, attributes.iloc[rows] if self.uses_attributes else None)
+
+        return vectors.transformed(function)
+
+    def applied_to(self, part: SplitData) -> SplitData:
+        """Returns a split with its vectors transformed."""
+        return dataclasses.replace(part, vectors=self.table(part.vectors, part.attributes))
 
     def save(self, path: Path) -> None:
         """Writes the fitted arrays into an .npz file."""
@@ -46,8 +85,32 @@ class Representation(Member):
 
     @abstractmethod
     def _fit(self, train: SplitData, weights: np.ndarray) -> dict[str, np.ndarray]:
-        """Returns the arrays that `_transform` needs."""
+        """Returns the arrays that `_transform` needs; weights are float64."""
 
     @abstractmethod
-    def _transform(self, vectors: np.ndarray) -> np.ndarray:
+    def _transform(self, vectors: np.ndarray, attributes: pd.DataFrame | None) -> np.ndarray:
         """The transform itself, from `self.state`."""
+
+
+class AffineRepresentation(Representation):
+    """A transform of the form `(x - mean) M + offset`, whose state says so; it can stand in a Keras model as a layer.
+
+    `state` holds `mean [d]` and at least one of `scale [d]` (a diagonal M), `matrix [d, d']`, or `left [d, k]` and
+    `right [k, d]` (M = I - left right, a few directions taken out), and optionally `offset [d']`. All are float64.
+    """
+
+    def _transform(self, vectors: np.ndarray, attributes: pd.DataFrame | None) -> np.ndarray:
+        state = self.state
+        out = vectors.astype(np.float64) - state["mean"]
+        if "scale" in state:
+            out *= state["scale"]
+        if "left" in state:
+            out -= (out @ state["left"]) @ state["right"]
+        if "matrix" in state:
+            out = out @ state["matrix"]
+        return out + state["offset"] if "offset" in state else out
+
+    def as_matrix(self) -> tuple[np.ndarray, np.ndarray]:
+        """Returns the transform as `x A + b`: A `[d, d']` and b `[d']`, float64."""
+        at_zero = self._transform(np.zeros((1, len(self.state["mean"]))), None)[0]
+        return self._transform(np.eye(len(self.state["mean"])), None) - at_zero, at_zero

@@ -1,6 +1,6 @@
 """Sampling slot: which training rows count, and how often."""
 
-from biascxr.mitigation.sampling.base import Sample, Sampler
+from biascxr.mitigation.sampling.base import Sample, Sampler, sample_in_order
 
 SAMPLING = {
     "none": "biascxr.mitigation.sampling.none:NoSampling",
@@ -8,4 +8,4 @@ SAMPLING = {
     "cluster_downsample": "biascxr.mitigation.sampling.cluster_downsample:ClusterDownsample",
 }
 
-__all__ = ["SAMPLING", "Sample", "Sampler"]
+__all__ = ["SAMPLING", "Sample", "Sampler", "sample_in_order"]

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from abc import abstractmethod
 from dataclasses import dataclass
+from typing import ClassVar
 
 import numpy as np
 
+from biascxr.errors import InputError
 from biascxr.mitigation.base import Member, SplitData
 
 BALANCED_ATTRIBUTES = ("sex", "race", "age_group")
@@ -20,29 +23,64 @@ class Sample:
         rows: `[m] int64` into the training split; a row may occur several times.
         weights: `[m] float32`, above 0.
         notes: what the method did, in words, for the report.
+        partners: optional `[m] int64` into the training split: rows that the vectors are drawn towards.
+        shares: with `partners`, `[m] float32` in (0, 1]: vector = share x own + (1 - share) x partner's. Labels, attributes
+            and patient stay those of `rows`.
     """
 
     rows: np.ndarray
     weights: np.ndarray
     notes: tuple[str, ...] = ()
+    partners: np.ndarray | None = None
+    shares: np.ndarray | None = None
+
+    def of(self, train: SplitData) -> SplitData:
+        """Returns the rows that the head learns from."""
+        taken = train.take(self.rows)
+        if self.partners is None:
+            return taken
+        # Own rows, then the partners behind them, so that one table can mix the two.
+        both, m = train.vectors.take(np.r_[self.rows, self.partners]), len(self.rows)
+        partners = np.r_[np.arange(m, 2 * m), np.arange(m)]
+        mixed = both.mixed(partners, np.r_[self.shares, np.ones(m, np.float32)]).take(np.arange(m))
+        return dataclasses.replace(taken, vectors=mixed)
+
+    def then(self, later: Sample, sampler: str) -> Sample:
+        """Returns the two choices as one, `later` being a choice among this one's rows; weights multiply."""
+        if self.partners is not None and later.partners is not None:
+            raise InputError(f"{sampler} draws vectors towards each other, and so does a sampler before it: name one of them.")
+        partners = shares = None
+        if self.partners is not None:
+            partners, shares = self.partners[later.rows], self.shares[later.rows]
+        elif later.partners is not None:
+            partners, shares = self.rows[later.partners], later.shares
+        weights = self.weights[later.rows] * later.weights
+        return Sample(self.rows[later.rows], weights, (*self.notes, *later.notes), partners, shares)
 
 
 class Sampler(Member):
-    """Chooses training rows. It returns row indices, so that vectors, groups and patients stay aligned."""
+    """Chooses training rows. It returns row indices, so that vectors, groups and patients stay aligned.
+
+    Attributes:
+        uses_views: whether it may choose augmented views; any other sampler is shown the images only.
+    """
+
+    uses_views: ClassVar[bool] = False
 
     def sample(self, train: SplitData, *, seed: int) -> Sample:
         """Returns the rows to train on.
 
         Args:
-            train: the training split.
+            train: the training split, augmented views behind the images.
             seed: seed of the draw.
 
         Raises:
             ValueError: handed the test split, or the method returned no row, a row out of range or a weight at or below 0.
         """
         train.refuse_test(self.name)
-        sample = self._sample(train, np.random.default_rng(seed))
-        if len(sample.rows) == 0 or sample.rows.min() < 0 or sample.rows.max() >= len(train):
+        seen = train if self.uses_views else train.images()
+        sample = self._sample(seen, np.random.default_rng(seed))
+        if len(sample.rows) == 0 or sample.rows.min() < 0 or sample.rows.max() >= len(seen):
             raise ValueError(f"{self.name} must return rows of the training split; got {len(sample.rows)} rows.")
         if sample.weights.shape != sample.rows.shape or not (sample.weights > 0).all():
             raise ValueError(f"{self.name} must return one weight above 0 for each row.")
@@ -51,6 +89,25 @@ class Sampler(Member):
     @abstractmethod
     def _sample(self, train: SplitData, rng: np.random.Generator) -> Sample:
         """The method's own choice."""
+
+
+def sample_in_order(samplers: list[Sampler], train: SplitData, *, seed: int) -> Sample:
+    """Lets each sampler choose among the rows that the one before it chose.
+
+    A sampler sees rows (drawn towards their partners, where they are), not the weights given to them before; weights
+    multiply. Only the first sees augmented views apart from images.
+
+    Args:
+        samplers: at least one.
+        train: the training split.
+        seed: seed of the draws.
+    """
+    first, *others = samplers
+    sample = first.sample(train, seed=seed)
+    for number, sampler in enumerate(others, start=1):
+        chosen = dataclasses.replace(sample.of(train), view_id=None)
+        sample = sample.then(sampler.sample(chosen, seed=seed + number), sampler.name)
+    return sample
 
 
 def plain_sample(rows: np.ndarray, notes: tuple[str, ...] = ()) -> Sample:

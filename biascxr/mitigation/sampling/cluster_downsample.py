@@ -8,8 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from biascxr.errors import InputError
-from biascxr.mitigation.base import SplitData, cell_codes
+from biascxr.mitigation.base import SplitData
+from biascxr.mitigation.cells import Cells
 from biascxr.mitigation.sampling.base import BALANCED_ATTRIBUTES, Sample, Sampler, plain_sample
+from biascxr.mitigation.vector_table import weighted_mean, weighted_variance
 
 
 @dataclass(frozen=True)
@@ -47,16 +49,19 @@ class ClusterDownsample(Sampler):
     def _sample(self, train: SplitData, rng: np.random.Generator) -> Sample:
         from sklearn.cluster import MiniBatchKMeans
 
-        codes, names = cell_codes(train.attributes, self.settings.attributes)
+        cells = Cells.of(train.attributes, self.settings.attributes)
+        codes, names = cells.codes(train.attributes), cells.names
         sizes = np.bincount(codes[codes >= 0], minlength=len(names))
         counted = sizes[sizes >= self.settings.min_cell]
         if len(counted) < 2:
             return plain_sample(np.arange(len(train)), ("fewer than two cells: nothing to balance",))
         target = int(np.median(counted))
-        deviation = train.vectors.std(axis=0)
+        even = np.ones(len(train), np.float32)
+        mean = weighted_mean(train.vectors, even)
+        deviation = np.sqrt(weighted_variance(train.vectors, even, mean))
         # A column whose deviation is lost in rounding is constant: scaling it up would cluster by rounding noise.
-        varies = deviation > 1e-6 * np.abs(train.vectors.mean(axis=0))
-        scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0)
+        varies = deviation > 1e-6 * np.abs(mean)
+        scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0).astype(np.float32)
         chosen = [np.flatnonzero(codes < 0)]
         n_cut = 0
         for cell in range(len(names)):

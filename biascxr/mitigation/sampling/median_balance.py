@@ -8,7 +8,8 @@ from typing import ClassVar
 import numpy as np
 
 from biascxr.errors import InputError
-from biascxr.mitigation.base import SplitData, cell_codes
+from biascxr.mitigation.base import SplitData
+from biascxr.mitigation.cells import Cells
 from biascxr.mitigation.sampling.base import BALANCED_ATTRIBUTES, Sample, Sampler, plain_sample
 
 
@@ -54,7 +55,8 @@ class MedianBalance(Sampler):
     Settings: ClassVar[type] = MedianBalanceSettings
 
     def _sample(self, train: SplitData, rng: np.random.Generator) -> Sample:
-        codes, names = cell_codes(train.attributes, self.settings.attributes)
+        cells = Cells.of(train.attributes, self.settings.attributes)
+        codes, names = cells.codes(train.attributes), cells.names
         sizes = np.bincount(codes[codes >= 0], minlength=len(names))
         counted = sizes[sizes >= self.settings.min_cell]
         if len(counted) < 2:

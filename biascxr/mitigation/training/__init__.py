@@ -1,7 +1,7 @@
 """Training slot: how the head learns."""
 
-from biascxr.mitigation.training.base import Head, TrainingMethod
+from biascxr.mitigation.training.base import DemographicInputs, Head, NetworkMethod, TrainingMethod
 
 TRAINING = {"erm": "biascxr.mitigation.training.erm:Erm"}
 
-__all__ = ["TRAINING", "Head", "TrainingMethod"]
+__all__ = ["TRAINING", "DemographicInputs", "Head", "NetworkMethod", "TrainingMethod"]

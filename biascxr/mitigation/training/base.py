@@ -5,11 +5,44 @@ from __future__ import annotations
 from abc import abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import ClassVar
 
 import numpy as np
 import pandas as pd
 
+from biascxr.containers import UNKNOWN
+from biascxr.errors import InputError
 from biascxr.mitigation.base import Member, SplitData
+from biascxr.mitigation.cells import Cells, chosen_attributes
+from biascxr.mitigation.vector_table import VectorTable
+
+
+@dataclass(frozen=True)
+class DemographicInputs:
+    """Recorded attributes as inputs of a head: one column for each known group, 1 where a row is of it.
+
+    A row whose attribute is unknown, or of a group that was not there, has zeros in all of that attribute's columns.
+
+    Attributes:
+        groups: per attribute its groups, in column order.
+    """
+
+    groups: dict[str, tuple[str, ...]]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame, names: tuple[str, ...]) -> DemographicInputs:
+        """Finds the groups of these attributes in a table."""
+        return cls({name: tuple(sorted(set(table[name]) - {UNKNOWN})) for name in names})
+
+    @property
+    def n_columns(self) -> int:
+        """Number of columns over all attributes."""
+        return sum(map(len, self.groups.values()))
+
+    def encode(self, table: pd.DataFrame) -> np.ndarray:
+        """Returns `[n, k] float32`."""
+        columns = [(table[name] == group).to_numpy(np.float32) for name, own in self.groups.items() for group in own]
+        return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), np.float32)
 
 
 @dataclass(frozen=True)
@@ -17,16 +50,39 @@ class Head:
     """A trained head.
 
     Attributes:
-        model: the Keras model, vectors `[n, d]` -> probabilities `[n, L]`.
+        model: the Keras model, vectors `[n, d]` (and demographics) -> probabilities `[n, L]`.
         history: one row per epoch: losses and validation AUROC.
+        demographics: the attributes it takes as inputs, if any.
+        notes: what the method did, in words, for the report.
     """
 
     model: object
     history: pd.DataFrame = field(default_factory=pd.DataFrame)
+    demographics: DemographicInputs | None = None
+    notes: tuple[str, ...] = ()
 
-    def predict(self, vectors: np.ndarray) -> np.ndarray:
-        """Returns probabilities `[n, L] float32`."""
-        return np.asarray(self.model.predict(vectors, batch_size=1024, verbose=0), np.float32)
+    def predict(self, vectors: np.ndarray | VectorTable, attributes: pd.DataFrame | None = None) -> np.ndarray:
+        """Returns probabilities.
+
+        Args:
+            vectors: `[n, d]`.
+            attributes: `[n]` rows; needed by a head that takes demographics.
+
+        Returns:
+            `[n, L] float32`.
+
+        Raises:
+            ValueError: a head that takes demographics was given none.
+        """
+        from biascxr.models import Rows, predict_rows
+
+        if self.demographics is not None and attributes is None:
+            raise ValueError("This head takes demographics as inputs: hand the attributes over with the vectors.")
+        n = len(vectors)
+        encoded = None if self.demographics is None else self.demographics.encode(attributes)
+        nothing = np.zeros((n, 1), np.float32)
+        rows = Rows(VectorTable.of(vectors), nothing, nothing[:, 0], np.full(n, -1, np.int32), encoded)
+        return np.asarray(predict_rows(self.model, rows), np.float32)
 
     def save(self, folder: Path) -> None:
         """Writes `head.keras`, `head.weights.h5` and `history.csv`."""
@@ -35,19 +91,35 @@ class Head:
         self.history.to_csv(folder / "history.csv", index=False)
 
     @classmethod
-    def load(cls, folder: Path) -> Head:
+    def load(cls, folder: Path, demographics: DemographicInputs | None = None) -> Head:
         """Reads what `save` wrote, in Keras's safe mode."""
         import keras
 
+        import biascxr.models  # noqa: F401  registers the layers that a head may hold
+
         model = keras.models.load_model(folder / "head.keras", compile=False, safe_mode=True)
-        return cls(model, pd.read_csv(folder / "history.csv"))
+        return cls(model, pd.read_csv(folder / "history.csv"), demographics)
 
 
 class TrainingMethod(Member):
-    """Fits a head on training rows, with validation rows for early stopping."""
+    """Fits a head on training rows, with validation rows for early stopping.
+
+    Attributes:
+        uses_calibration: whether it also learns from calibration rows. It is then given those of one half of the calibration
+            patients, and thresholds are fitted on the other half.
+    """
+
+    uses_calibration: ClassVar[bool] = False
 
     def fit(
-        self, train: SplitData, weights: np.ndarray, validation: SplitData, *, seed: int, log_dir: Path | None = None
+        self,
+        train: SplitData,
+        weights: np.ndarray,
+        validation: SplitData,
+        *,
+        seed: int,
+        calibration: SplitData | None = None,
+        log_dir: Path | None = None,
     ) -> Head:
         """Fits a head.
 
@@ -56,17 +128,175 @@ class TrainingMethod(Member):
             weights: `[n] float32`, one per row.
             validation: transformed validation rows.
             seed: seed of initial weights, dropout and order.
+            calibration: transformed calibration rows, for a method that uses them.
             log_dir: folder of the TensorBoard scalars; none if not given.
 
         Raises:
-            ValueError: handed the test split, or weights of another length.
+            ValueError: handed the test split, weights of another length, or no calibration rows where they are used.
         """
-        train.refuse_test(self.name)
-        validation.refuse_test(self.name)
+        parts = [train, validation, *([calibration] if calibration is not None else [])]
+        for part in parts:
+            part.refuse_test(self.name)
         if weights.shape != (len(train),):
             raise ValueError(f"{self.name} needs one weight per training row; got {weights.shape} for {len(train)} rows.")
-        return self._fit(train, weights, validation, seed, log_dir)
+        if self.uses_calibration and calibration is None:
+            raise ValueError(f"{self.name} learns from calibration rows too; it was given none.")
+        return self._fit(train, weights, validation, calibration if self.uses_calibration else None, seed, log_dir)
 
     @abstractmethod
-    def _fit(self, train: SplitData, weights: np.ndarray, validation: SplitData, seed: int, log_dir: Path | None) -> Head:
+    def _fit(
+        self,
+        train: SplitData,
+        weights: np.ndarray,
+        validation: SplitData,
+        calibration: SplitData | None,
+        seed: int,
+        log_dir: Path | None,
+    ) -> Head:
         """The method's own training."""
+
+
+@dataclass(frozen=True)
+class NetworkSettings:
+    """The network, and how long it learns.
+
+    Attributes:
+        hidden: units of the hidden layers.
+        dropout: share of units dropped after each hidden layer.
+        learning_rate: of Adam.
+        batch_size: rows a step; BiasCXR's is 16.
+        max_epochs: at most so many passes; BiasCXR's is 1.
+        patience: stop after so many epochs without a lower validation loss, and go back to the best.
+        weight_decay: decoupled weight decay (AdamW); 0 for none.
+        demographics: attributes that the head takes as inputs, as in BiasCXR; none by default, and those the cohort lacks are
+            left out. Its predictions then depend on what was recorded about the patient; an unknown value has a defined
+            answer (all its columns are 0).
+        attributes: whose groups (of their crossing) the method acts on; empty: race where the cohort has it, else its first
+            attribute. Methods that act on no groups use them for early stopping only.
+        criterion: what early stopping looks at on the validation split: `loss` sees no groups, `worst_group_loss` does.
+    """
+
+    hidden: tuple[int, ...] = (512, 256)
+    dropout: float = 0.3
+    learning_rate: float = 1e-3
+    batch_size: int = 512
+    max_epochs: int = 200
+    patience: int = 15
+    weight_decay: float = 0.0
+    demographics: tuple[str, ...] = ()
+    attributes: tuple[str, ...] = ()
+    criterion: str = "loss"
+
+    def __post_init__(self) -> None:
+        if min(self.batch_size, self.max_epochs, self.patience) < 1 or not 0 <= self.dropout < 1:
+            raise InputError(f"batch_size, max_epochs and patience must be >= 1 and dropout in [0, 1); got {self}.")
+        if not self.learning_rate > 0 or not all(type(units) is int and units > 0 for units in self.hidden):
+            raise InputError(f"A network needs a learning_rate above 0 and whole numbers of hidden units above 0; got {self}.")
+        if self.weight_decay < 0:
+            raise InputError(f"weight_decay must be at least 0; got {self.weight_decay}.")
+        if self.criterion not in ("loss", "worst_group_loss"):
+            raise InputError(f"criterion must be loss or worst_group_loss; got {self.criterion!r}.")
+
+
+class NetworkMethod(TrainingMethod):
+    """A method that trains the multi-layer perceptron. A member overrides the hooks it differs in; `erm` overrides none."""
+
+    Settings: ClassVar[type] = NetworkSettings
+
+    def _fit(
+        self,
+        train: SplitData,
+        weights: np.ndarray,
+        validation: SplitData,
+        calibration: SplitData | None,
+        seed: int,
+        log_dir: Path | None,
+    ) -> Head:
+        import keras
+
+        keras.utils.set_random_seed(seed)
+        demographics, cells = self._demographics(train), self._cells(train)
+        head = self._build_head(train, cells, demographics)
+        history = self._train(
+            self._trainer(head, train, weights, cells), train, weights, validation, cells, demographics, seed, log_dir
+        )
+        return Head(head, history, demographics, (*demographic_notes(demographics), *self._notes(cells)))
+
+    def _train(
+        self,
+        trainer: object,
+        train: SplitData,
+        weights: np.ndarray,
+        validation: SplitData,
+        cells: Cells,
+        demographics: DemographicInputs | None,
+        seed: int,
+        log_dir: Path | None,
+    ) -> pd.DataFrame:
+        """Trains in place and returns the history; called once by most methods, twice by those that train in two rounds."""
+        from biascxr.models import FitSettings, fit_head
+
+        chosen = self.settings
+        return fit_head(
+            trainer,
+            self._rows(train, weights, cells, demographics),
+            self._rows(validation, np.ones(len(validation), np.float32), cells, demographics),
+            label_names=train.label_names,
+            settings=FitSettings(
+                learning_rate=chosen.learning_rate,
+                batch_size=chosen.batch_size,
+                max_epochs=chosen.max_epochs,
+                patience=chosen.patience,
+                weight_decay=chosen.weight_decay,
+            ),
+            seed=seed,
+            criterion=chosen.criterion,
+            alter=self._alter_batch,
+            log_dir=log_dir,
+        )
+
+    def _rows(self, part: SplitData, weights: np.ndarray, cells: Cells, demographics: DemographicInputs | None) -> object:
+        from biascxr.models import Rows
+
+        encoded = None if demographics is None else demographics.encode(part.attributes)
+        groups = cells.codes(part.attributes).astype(np.int32)
+        return Rows(part.vectors, part.labels, np.asarray(weights, np.float32), groups, encoded)
+
+    def _demographics(self, train: SplitData) -> DemographicInputs | None:
+        names = tuple(name for name in self.settings.demographics if name in train.attributes)
+        return DemographicInputs.of(train.attributes, names) if names else None
+
+    def _cells(self, train: SplitData) -> Cells:
+        """The groups the method acts on."""
+        names = chosen_attributes(self.name, self.settings.attributes, list(train.attributes))
+        return Cells.of(train.attributes, names)
+
+    def _build_head(self, train: SplitData, cells: Cells, demographics: DemographicInputs | None) -> object:
+        """The head that is saved: vectors (and demographics) -> probabilities."""
+        from biascxr.models import build_mlp
+
+        return build_mlp(
+            train.vectors.shape[1],
+            train.labels.shape[1],
+            hidden=self.settings.hidden,
+            dropout=self.settings.dropout,
+            n_demographics=0 if demographics is None else demographics.n_columns,
+        )
+
+    def _trainer(self, head: object, train: SplitData, weights: np.ndarray, cells: Cells) -> object:
+        """What the method minimises: a `HeadTrainer` around the head."""
+        from biascxr.models import HeadTrainer
+
+        return HeadTrainer(head)
+
+    # Changes a batch as it is made, `(batch, rng) -> batch`, where a method mixes rows.
+    _alter_batch = None
+
+    def _notes(self, cells: Cells) -> tuple[str, ...]:
+        """What the method did, in words, for the report."""
+        return ()
+
+
+def demographic_notes(demographics: DemographicInputs | None) -> tuple[str, ...]:
+    """Says which attributes a head takes as inputs."""
+    return () if demographics is None else (f"takes as inputs: {', '.join(demographics.groups)}",)
