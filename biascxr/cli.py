@@ -6,6 +6,7 @@ both. Neither TensorFlow nor pandas is imported before the flags are understood.
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import os
 import sys
@@ -14,13 +15,13 @@ from pathlib import Path
 
 import tyro
 
-from biascxr.config import EmbeddingsConfig, MitigationConfig, RunConfig, yaml_to_flags
+from biascxr.config import EmbeddingsConfig, MitigationConfig, RunConfig, SweepConfig, yaml_to_flags
 from biascxr.errors import InputError
 from biascxr.run_folder import PACKAGE, STAGES
 from biascxr.verb_config import PowerConfig, SelectConfig, StandaloneConfig
 
-STAGE_VERBS = tuple(name for name in STAGES if name != "phantom")
-VERBS = ("run", *STAGE_VERBS, "select", "power", "inspect", "phantom")
+STAGE_VERBS = tuple(name for name in STAGES if name not in ("phantom", "sweep"))
+VERBS = ("run", *STAGE_VERBS, "sweep", "apply", "select", "power", "inspect", "phantom")
 
 # What --demo sets where the user does not: no network, so the small encoder that comes with the package (trained on other
 # made-up films); a small cohort, so small batches.
@@ -31,37 +32,52 @@ DEMO = RunConfig(
 )
 
 
-def parse_flags(arguments: Sequence[str], *, prog: str = "python main.py") -> RunConfig:
+def parse_flags(
+    arguments: Sequence[str],
+    *,
+    prog: str = "python main.py",
+    kind: type[RunConfig] = RunConfig,
+    default: RunConfig | None = None,
+) -> RunConfig:
     """Reads flags, and the YAML file named by `--config` beneath them.
 
     Args:
         arguments: flags without the program's name.
         prog: how the user called it, for messages.
+        kind: the configuration wanted: `RunConfig`, or one with more flags.
+        default: what holds where nothing is given; default: what `kind` says, or the demo's settings.
 
     Raises:
         InputError: the YAML file cannot be read.
         SystemExit: an unknown flag, a value of the wrong type or out of its range (tyro prints why), or `--help`.
     """
     settings = {"prog": prog, "use_underscores": True, "config": (tyro.conf.OmitArgPrefixes,)}
-    default = DEMO if "--demo" in arguments else RunConfig()
-    path = _config_path(arguments)
+    is_given = default is not None
+    if not is_given:
+        default = demo_default(kind) if "--demo" in arguments else kind()
+    path = _path_after("--config", arguments)
     if path is not None:
         flags = yaml_to_flags(path)
-        if "--demo" in flags:
-            default = DEMO
+        if "--demo" in flags and not is_given:
+            default = demo_default(kind)
         try:
-            default = tyro.cli(RunConfig, args=flags, default=default, **settings)
+            default = tyro.cli(kind, args=flags, default=default, **settings)
         except SystemExit:
             print(f"(the line above is about {path})", file=sys.stderr)
             raise
-    return tyro.cli(RunConfig, args=list(arguments), default=default, **settings)
+    return tyro.cli(kind, args=list(arguments), default=default, **settings)
 
 
-def _config_path(arguments: Sequence[str]) -> Path | None:
+def demo_default(kind: type[RunConfig]) -> RunConfig:
+    """Returns what `--demo` sets, as a configuration of this kind."""
+    return kind(**{field.name: getattr(DEMO, field.name) for field in dataclasses.fields(RunConfig)})
+
+
+def _path_after(flag: str, arguments: Sequence[str]) -> Path | None:
     for index, argument in enumerate(arguments):
-        if argument == "--config" and index + 1 < len(arguments):
+        if argument == flag and index + 1 < len(arguments):
             return Path(arguments[index + 1])
-        if argument.startswith("--config="):
+        if argument.startswith(f"{flag}="):
             return Path(argument.split("=", 1)[1])
     return None
 
@@ -75,6 +91,41 @@ def run_command(arguments: Sequence[str] | None = None, *, until: str = "report"
         from biascxr.pipeline import run
 
         run(config, until=until)
+    except InputError as error:
+        say_error(error)
+        return 2
+    except KeyboardInterrupt:
+        logging.getLogger("biascxr").error("stopped; finished stages and shards are kept, the same command goes on from them")
+        return 130
+    return 0
+
+
+def sweep_command(arguments: Sequence[str]) -> int:
+    """`biascxr sweep`; returns the exit status."""
+    log_to_console()
+    try:
+        from biascxr.sweep import sweep
+
+        sweep(parse_flags(arguments, prog="biascxr sweep", kind=SweepConfig))
+    except InputError as error:
+        say_error(error)
+        return 2
+    except KeyboardInterrupt:
+        logging.getLogger("biascxr").error("stopped; finished trainings are kept, the same command goes on from them")
+        return 130
+    return 0
+
+
+def apply_command(arguments: Sequence[str]) -> int:
+    """`biascxr apply`; the settings of the run named by --run stand beneath the flags. Returns the exit status."""
+    log_to_console()
+    try:
+        from biascxr.apply import ApplyConfig, apply_run, settings_of
+
+        path = _path_after("--config", arguments)
+        run = _path_after("--run", [*arguments, *(yaml_to_flags(path) if path else [])])
+        default = ApplyConfig() if run is None else settings_of(run)
+        apply_run(parse_flags(arguments, prog="biascxr apply", kind=ApplyConfig, default=default))
     except InputError as error:
         say_error(error)
         return 2
@@ -195,7 +246,7 @@ def plan_power(config: PowerConfig) -> None:
 
 
 def _is_pipeline(arguments: Sequence[str]) -> bool:
-    return any(a.split("=")[0] in ("--csv_path", "--demo", "--config") for a in arguments)
+    return any(a.split("=")[0] in ("--csv_path", "--demo", "--config", "--embedding_store") for a in arguments)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -210,6 +261,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "              the run up to and including that stage\n"
             "  cohort      with --check: what would a run find wrong with these data? Nothing is written\n"
             "  audit       with --predictions: the audit alone, of anybody's table of predictions\n"
+            "  sweep       every recipe with several seeds and folds, in parallel: a verdict on methods\n"
+            "  apply       a finished run's trained recipes on another cohort or site: external evaluation\n"
             "  select      which of many candidate models to take, by every rule\n"
             "  power       which gap could be seen with these groups, before training\n"
             "  inspect     what is in these TFRecord files?\n"
@@ -227,6 +280,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return helper_command(write_phantom, rest, verb)
     if verb in ("select", "power") or (verb == "audit" and not _is_pipeline(rest)):
         return helper_command({"audit": audit_predictions, "select": select_model, "power": plan_power}[verb], rest, verb)
+    if verb in ("sweep", "apply"):
+        return {"sweep": sweep_command, "apply": apply_command}[verb](rest)
     if verb == "cohort" and "--check" in rest:
         return check_command([a for a in rest if a != "--check"])
     if verb == "run" or verb in STAGE_VERBS:

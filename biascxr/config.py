@@ -129,6 +129,9 @@ class EmbeddingsConfig:
     inference_batch: int = 4
     """Images per forward pass; part of the encoder's fingerprint, since it moves the last digits. 4 is fastest on a
     processor; a GPU wants 64 or more."""
+    embedding_store: Path | None = None
+    """Folder with vectors that are there already (vectors.npy, index.parquet, card.json: the 03_embeddings of a run): records
+    and embeddings are skipped. Without --csv_path the cohort is that of the run the store belongs to."""
     vector_length: int | None = None
     """Length that precomputed vectors must have (default: what most of them have; CXR Foundation's is 1376)."""
 
@@ -239,10 +242,36 @@ class RunConfig:
             return self.output_dir
         if self.demo:
             return Path("output/demo")
+        if self.csv_path is None and self.embeddings.embedding_store is not None:
+            return Path("output") / f"{self.embeddings.embedding_store.absolute().parent.name}_again"
         place = self.csv_path.absolute()
         if place.is_dir() and place.name[:1].isdigit():  # PhysioNet's folders end in a version: mimic-cxr-jpg/2.1.0
             place = place.parent
         return Path("output") / place.name.split(".")[0]
+
+
+@dataclass(frozen=True)
+class SweepConfig(RunConfig):
+    """Many runs: every recipe with several seeds and folds, in parallel; only from these comes a verdict on a method."""
+
+    seeds: int = 5
+    """Training runs of each recipe in each fold, with seeds that count up from --seed."""
+    folds: int = 1
+    """Parts that the patients outside the test split are divided into: each in turn is held out for validation and
+    calibration. 1 keeps the run's own split."""
+    jobs: int | None = None
+    """Trainings at the same time, each on one core (default: one per core)."""
+    keep_models: bool = False
+    """Keep every trained model, not only its predictions."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.seeds < 1 or self.folds < 1 or (self.jobs is not None and self.jobs < 1):
+            raise InputError(f"seeds, folds and jobs must be at least 1; got {self.seeds}, {self.folds} and {self.jobs}.")
+
+    def run_config(self) -> RunConfig:
+        """Returns the part that a single run takes."""
+        return RunConfig(**{f.name: getattr(self, f.name) for f in dataclasses.fields(RunConfig)})
 
 
 def to_dict(config: object) -> dict:

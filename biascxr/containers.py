@@ -1,4 +1,4 @@
-"""What stages hand each other: Cohort, EmbeddingSet, Predictions.
+"""What stages hand each other: Cohort, ViewPlan, EmbeddingSet, Predictions.
 
 Frozen, checked once when built, saved and loaded without pickle. No TensorFlow here.
 """
@@ -21,6 +21,7 @@ ID_COLUMNS = ("image_id", "study_id", "patient_id")
 EXACT_DIGITS = {"float_precision": "round_trip"} if tuple(map(int, pd.__version__.split(".")[:2])) < (3, 1) else {}
 # The [n, L] arrays of a cohort, and the prefix of their columns on disk.
 BLOCKS = {"labels": "label", "recorded": "recorded", "reference_labels": "reference"}
+VIEW_COLUMNS = ("rotation", "shift_x", "shift_y", "contrast", "brightness")
 PREDICTION_COLUMNS = (*ID_COLUMNS, "split", "recipe", "seed", "fold")
 
 
@@ -161,6 +162,38 @@ class Cohort:
             images_root=Path(header["images_root"]),
             accounting=header["accounting"],
         )
+
+
+@dataclass(frozen=True)
+class ViewPlan:
+    """Which augmented views of which images are made: it follows from the cohort's table and a seed alone.
+
+    Attributes:
+        table: one row per view: `image_id`, `view_id` (from 1 for each image), `rotation` (degrees, counter-clockwise),
+            `shift_x`, `shift_y` (shares of the side), `contrast` (factor about the mean grey level), `brightness` (grey levels
+            added, a share of the range).
+    """
+
+    table: pd.DataFrame
+
+    def __post_init__(self) -> None:
+        missing = [c for c in ("image_id", "view_id", *VIEW_COLUMNS) if c not in self.table]
+        if missing:
+            raise ValueError(f"ViewPlan.table lacks the columns {missing}.")
+        if self.table.duplicated(["image_id", "view_id"]).any() or (self.table["view_id"] < 1).any():
+            raise ValueError("ViewPlan needs each view once, numbered from 1.")
+
+    def __len__(self) -> int:
+        return len(self.table)
+
+    def save(self, folder: Path) -> None:
+        """Writes `views.parquet`."""
+        self.table.to_parquet(folder / "views.parquet", index=False)
+
+    @classmethod
+    def load(cls, folder: Path) -> ViewPlan:
+        """Reads what `save` wrote."""
+        return cls(pd.read_parquet(folder / "views.parquet"))
 
 
 @dataclass(frozen=True)

@@ -8,23 +8,24 @@ builds, so a run that changes nothing loads no TensorFlow.
 
 from __future__ import annotations
 
-import json
 import logging
 import shutil
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import biascxr
-from biascxr.config import BiasConfig, RunConfig, to_dict
-from biascxr.errors import InputError
+from biascxr.config import RunConfig, to_dict
+from biascxr.embedding_store import cohort_of_store, copy_cohort, open_store, store_digest
+from biascxr.run_checks import check_audit, check_files, check_rejected, check_request, keep_vectors, settle_vectors
 from biascxr.run_folder import STAGES, RunFolder, describe_run, file_digest, files_digest, log_to, outputs_digest, run_versions
+from biascxr.view_stages import augmented_views, check_views, recipe_views, view_key
 
 logger = logging.getLogger("biascxr")
 
-ORDER = tuple(name for name in STAGES if name != "phantom")
+ORDER = tuple(name for name in STAGES if name not in ("phantom", "sweep"))
 IMAGE_LIBRARIES = ("opencv-python-headless", "numpy")
 TABLE_LIBRARIES = ("pandas", "numpy", "openpyxl")
-FINDINGS = "findings.json"
 LABEL_POLICIES = ("zeros", "ones", "ignore")
 
 
@@ -61,6 +62,11 @@ class Run:
 
 
 def run(config: RunConfig, *, until: str = "report") -> Path:
+    """Runs the pipeline; as `run_stages`, but returns the run's folder."""
+    return run_stages(config, until=until).folder.path
+
+
+def run_stages(config: RunConfig, *, until: str = "report") -> Run:
     """Runs the pipeline.
 
     Args:
@@ -68,29 +74,12 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
         until: the last stage to run.
 
     Returns:
-        The run's folder.
+        The run, with its finished stages.
 
     Raises:
         InputError: something the user gave cannot be used.
     """
-    from biascxr.embeddings import check_weights_path, find_encoder
-    from biascxr.mitigation import parse_recipes
-
-    if config.csv_path is None and not config.demo:
-        raise InputError("Give a table with --csv_path meta.csv, or --demo for a made-up cohort.")
-    if config.csv_path is not None and not config.csv_path.exists():
-        raise InputError(f"--csv_path {config.csv_path}: no such file or folder.")
-    if not config.demo and (config.bias.mechanism, config.bias.strength) != (BiasConfig().mechanism, BiasConfig().strength):
-        raise InputError("--mechanism and --strength are the demo's; --plant plants bias on a table's rows (see --help).")
-    if config.bias.plant:
-        from biascxr.phantom.plant import Planting
-
-        for text in config.bias.plant:
-            Planting.parse(text)
-    # What can be found wrong in a second is found before the hours of work, not after them.
-    find_encoder(config.embeddings.encoder, config.embeddings.weights)
-    check_weights_path(config.embeddings.weights)
-    recipes = parse_recipes(config.mitigation.recipes, config.mitigation.settings)
+    recipes = check_request(config)
     current = Run(config, RunFolder(config.run_dir()), {})
     log_to(current.folder.path / "run.log")
     logger.info("biascxr %s: run in %s", biascxr.__version__, current.folder.path)
@@ -99,9 +88,10 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
     describe_run(current.folder.path, config)
     cohort(current)
     check_audit(current)
+    check_views(current, recipes)
     steps = {
         "records": records,
-        "embeddings": embeddings,
+        "embeddings": lambda r: (embeddings(r), augmented_views(r, recipes, partial(embed_records, r))),
         "mitigation": lambda r: [mitigation(r, recipe) for recipe in recipes],
         "leakage": leakage,
         "audit": lambda r: audit(r, recipes),
@@ -111,7 +101,7 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
         steps[name](current)
     if until == "report":
         logger.info("report: %s", current.folder.path / "report.html")
-    return current.folder.path
+    return current
 
 
 def phantom(run: Run) -> None:
@@ -139,9 +129,16 @@ def phantom(run: Run) -> None:
 
 def cohort(run: Run) -> None:
     """Official files -> `Cohort`, with every row accounted for; bias is planted on it where that is asked for."""
+    config = run.config
+    if config.csv_path is None:
+        source = cohort_of_store(config.embeddings.embedding_store)
+        run.stages["cohort"] = run.folder.stage(
+            "cohort", lambda folder: copy_cohort(source, folder), inputs={"of": outputs_digest(source)}, settings={}, code=()
+        )
+        return
+
     from biascxr.cohort import find_layout
 
-    config = run.config
     layout, source = find_layout(config.csv_path, config.images_root, config.cohort)
     given = (config.cohort.reference_labels, config.cohort.mapping)
 
@@ -176,16 +173,12 @@ def cohort(run: Run) -> None:
     )
 
 
-def check_audit(run: Run) -> None:
-    """Raises InputError for an audit that could not be done, as soon as the attributes are known."""
-    from biascxr.audit import check_audit as check
-
-    check(run.cohort(), run.config.audit)
-
-
 def records(run: Run) -> None:
     """Images -> TFRecords; skipped where the table points to precomputed vectors."""
     cohort = run.cohort()
+    if run.config.embeddings.embedding_store is not None:
+        logger.info("records: skipped, the vectors are there already (--embedding_store)")
+        return
     if cohort.content == "vector":
         logger.info("records: skipped, the table points to precomputed vectors")
         return
@@ -214,6 +207,17 @@ def embeddings(run: Run) -> None:
     """Records, or files that hold a vector already -> `EmbeddingSet`."""
     cohort = run.cohort()
     config = run.config.embeddings
+    if config.embedding_store is not None:
+        store = config.embedding_store
+        run.stages["embeddings"] = run.folder.stage(
+            "embeddings",
+            lambda folder: keep_vectors(run, open_store(store, cohort, folder), folder),
+            inputs=run.inputs_of("cohort") | {"store": store_digest(store)},
+            settings={},
+            code=("embedding_store", "containers", "cohort"),
+        )
+        settle_vectors(run)
+        return
     if cohort.content == "vector":
         check_files(run, cohort)
 
@@ -233,45 +237,30 @@ def embeddings(run: Run) -> None:
         settle_vectors(run)
         return
 
-    from biascxr.embeddings import build_embeddings, find_encoder
+    from biascxr.embeddings import find_encoder
 
-    encoder_class = find_encoder(config.encoder, config.weights)
     weights_file = Path(config.weights)
-
-    def build(folder: Path) -> None:
-        image_size = run.config.records.image_size
-        encoder = encoder_class(config, image_size=image_size, seed=run.config.seed)
-        made = build_embeddings(cohort, run.stages["records"], folder, encoder, batch=config.inference_batch)
-        keep_vectors(run, made, folder)
-
     run.stages["embeddings"] = run.folder.stage(
         "embeddings",
-        build,
+        lambda folder: keep_vectors(run, embed_records(run, cohort, run.stages["records"], folder), folder),
         inputs=run.inputs_of("cohort", "records")
         | {p.name: file_digest(p) for p in (weights_file, weights_file.with_suffix(".card.json")) if p.is_file()},
         settings=to_dict(config) | {"seed": run.config.seed if config.weights == "random" else None},
         code=("embeddings", "containers", "cohort"),
-        libraries=encoder_class.libraries,
+        libraries=find_encoder(config.encoder, config.weights).libraries,
     )
     settle_vectors(run)
 
 
-def keep_vectors(run: Run, made, folder: Path) -> None:
-    """Saves the vectors, and what the contract finds in them."""
-    from biascxr.cohort.contract import Evidence, check_contract, findings_to_records, rules_about
+def embed_records(run: Run, cohort, records: Path, folder: Path):
+    """Embeds a folder of records with the run's encoder; returns the `EmbeddingSet`."""
+    from biascxr.embeddings import build_embeddings, find_encoder
 
-    made.save(folder)
-    evidence = Evidence(cohort=run.cohort().rows(made.image_id), embeddings=made)
-    found = check_contract(evidence, rules=rules_about("embeddings"))
-    (folder / FINDINGS).write_text(json.dumps(findings_to_records(found), indent=2), encoding="utf-8")
-
-
-def settle_vectors(run: Run) -> None:
-    """Says what the contract found in the vectors, and stops where it is an error."""
-    from biascxr.cohort.contract import allow_findings, findings_from_records, settle_findings
-
-    rows = json.loads((run.stages["embeddings"] / FINDINGS).read_text(encoding="utf-8"))
-    settle_findings(allow_findings(findings_from_records(rows), run.config.cohort.allow))
+    config = run.config.embeddings
+    encoder = find_encoder(config.encoder, config.weights)(
+        config, image_size=run.config.records.image_size, seed=run.config.seed
+    )
+    return build_embeddings(cohort, records, folder, encoder, batch=config.inference_batch)
 
 
 def mitigation(run: Run, recipe, policy: str | None = None) -> None:
@@ -294,17 +283,25 @@ def mitigation(run: Run, recipe, policy: str | None = None) -> None:
         cohort, vectors = run.embedded()
         cohort = cohort if policy is None else relabel(cohort, uncertain=policy)
         logger.info("mitigation %s: training", member)
-        run_recipe(recipe, cohort, vectors, folder, seed=run.config.seed, log_dir=run.folder.path / "tensorboard" / member)
+        run_recipe(
+            recipe, cohort, vectors, folder, seed=run.config.seed, views=recipe_views(run, recipe),
+            log_dir=run.folder.path / "tensorboard" / member,
+        )  # fmt: skip
 
     run.stages[stage] = run.folder.stage(
         "mitigation",
         build,
         member=member,
-        inputs=run.inputs_of("cohort", "embeddings"),
+        inputs=run.inputs_of("cohort", "embeddings", *view_stages_of(run, recipe)),
         settings=recipe.describe() | {"seed": run.config.seed},
         code=("mitigation", "models", "metrics", "containers", "cohort"),
         libraries=("keras", "tensorflow", "scikit-learn"),
     )
+
+
+def view_stages_of(run: Run, recipe) -> list[str]:
+    """Returns the key in `run.stages` of the views that a recipe samples, where it does."""
+    return [name for name in (f"embeddings/{view_key(recipe)}",) if name in run.stages]
 
 
 def recipe_stage(run: Run, recipe, policy: str | None = None) -> str:
@@ -416,18 +413,5 @@ def test_predictions(run: Run, recipe, policy: str | None = None):
 def predictions_inputs(run: Run, recipes: tuple, policies: tuple = (None,)) -> dict[str, str]:
     """Returns the fingerprints of the recipes' predictions; `.keras` files carry a date and are left out."""
     stages = [recipe_stage(run, recipe, policy) for policy in policies for recipe in recipes]
-    return {name: outputs_digest(run.stages[name], ("predictions.parquet", "balance.csv", "recipe.json")) for name in stages}
-
-
-def check_files(run: Run, cohort) -> None:
-    """Warns of files that are not there, and stops where none is, before anything is read."""
-    from biascxr.cohort.contract import Evidence, check_contract, settle_findings
-
-    settle_findings(check_contract(Evidence(cohort=cohort), rules=["missing_files"], allow=run.config.cohort.allow))
-
-
-def check_rejected(run: Run, stage: str, n_total: int) -> None:
-    """Stops the run when too many files could not be used; the stage is kept, so a higher share goes on from it."""
-    from biascxr.records import check_rejected as check
-
-    check(run.stages[stage], n_total, run.config.records.max_rejected_share)
+    read = ("predictions.parquet", "balance.csv", "recipe.json", "flips.csv")  # the last only of recipes that use attributes
+    return {name: outputs_digest(run.stages[name], [f for f in read if (run.stages[name] / f).is_file()]) for name in stages}

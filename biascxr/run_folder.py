@@ -43,6 +43,7 @@ STAGES = {
     "leakage": "05_leakage",
     "audit": "06_audit",
     "report": "07_report",
+    "sweep": "08_sweep",
 }
 
 

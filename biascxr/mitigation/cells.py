@@ -27,8 +27,15 @@ class Cells:
 
     @classmethod
     def of(cls, table: pd.DataFrame, attributes: tuple[str, ...]) -> Cells:
-        """Finds the cells of these attributes' known values in a table; attributes it does not have are left out."""
+        """Finds the cells of these attributes' known values in a table; attributes it does not have are left out.
+
+        Raises:
+            InputError: an attribute's name holds the text that joins names of crossings.
+        """
         used = tuple(a for a in attributes if a in table)
+        named = [a for a in used if CROSSED in a]
+        if named and len(used) > 1:
+            raise InputError(f"Attribute {named[0]!r} cannot be crossed with others: its name holds {CROSSED!r} itself.")
         text, known = _cell_texts(table, used)
         return cls(used, tuple(sorted(set(text[known]))))
 
@@ -41,8 +48,8 @@ class Cells:
         return CROSSED.join(self.attributes)
 
     def codes(self, table: pd.DataFrame) -> np.ndarray:
-        """Returns each row's cell, `[n] int64`; -1 where an attribute is unknown, or the cell was not there before."""
-        if not self.names:
+        """Returns each row's cell, `[n] int64`; -1 where an attribute is unknown or not in the table, or the cell is new."""
+        if not self.names or not set(self.attributes) <= set(table):
             return np.full(len(table), -1)
         text, known = _cell_texts(table, self.attributes)
         return np.where(known, pd.Index(self.names).get_indexer(text), -1)
@@ -52,6 +59,8 @@ def _cell_texts(table: pd.DataFrame, attributes: tuple[str, ...]) -> tuple[np.nd
     if not attributes or len(table) == 0:
         return np.full(len(table), "", object), np.zeros(len(table), bool)
     columns = [table[a].astype(str) for a in attributes]
+    if len(columns) > 1:  # "A / B" crossed with "C" is not "A" crossed with "B / C"
+        columns = [c.str.replace(JOINED, " // ", regex=False) for c in columns]
     text = columns[0].str.cat(columns[1:], sep=JOINED) if len(columns) > 1 else columns[0]
     known = np.logical_and.reduce([(c != UNKNOWN).to_numpy(bool) for c in columns])
     return text.to_numpy(object), known

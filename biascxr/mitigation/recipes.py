@@ -49,6 +49,10 @@ class Recipe:
         """Returns new, unfitted members of a slot, in order."""
         return [resolve(slot, SLOTS[slot], name)(settings) for name, settings in self.parts[slot]]
 
+    def view_settings(self) -> object | None:
+        """Returns the settings from which augmented views are planned; None where the recipe uses none."""
+        return next((s.settings for s in self.members("sampling") if s.uses_views), None)
+
     def describe(self) -> dict:
         """Returns methods and their settings as plain types, for fingerprints, the report and `from_description`."""
         return {
@@ -116,6 +120,10 @@ def _parse_recipe(text: str, chosen: dict[str, dict[str, str]]) -> Recipe:
     ):
         if len(names) > 1:
             raise InputError(f"Recipe {text!r} names {' and '.join(names)}: {what}.")
+    samplers = [resolve("sampling", SAMPLING, name) for name, _ in parts["sampling"]]
+    late = [sampler.name for sampler in samplers[1:] if sampler.uses_views]
+    if late:
+        raise InputError(f"Recipe {text!r}: {late[0]} chooses among augmented views, so it must be the first sampler.")
     return Recipe(re.sub(r"\s+", "", text), {slot: tuple(own) for slot, own in parts.items()})
 
 

@@ -15,6 +15,7 @@ from biascxr.errors import InputError
 from biascxr.metrics import effective_n, gini_coefficient, normalized_entropy
 from biascxr.mitigation.base import SplitData, split_data
 from biascxr.mitigation.cells import Cells
+from biascxr.mitigation.flips import attribute_flips
 from biascxr.mitigation.recipes import Recipe
 from biascxr.mitigation.sampling import Sample, sample_in_order
 from biascxr.mitigation.trained import TrainedRecipe
@@ -31,8 +32,10 @@ def run_recipe(
     folder: Path,
     *,
     seed: int,
+    fold: int = 0,
     views: EmbeddingSet | None = None,
     log_dir: Path | None = None,
+    keep_model: bool = True,
 ) -> Predictions:
     """Trains one recipe and predicts the validation, calibration and test splits.
 
@@ -40,10 +43,13 @@ def run_recipe(
         recipe: the methods.
         cohort: rows of `embeddings`, in the same order.
         embeddings: one vector per row.
-        folder: where the trained parts, the balance table and the predictions are written.
+        folder: where the trained parts, the balance table and the predictions are written; for recipes whose decisions use
+            attributes `flips.csv` too (`attribute_flips`, on test rows).
         seed: seed of everything random.
+        fold: which part of the patients was held out, for the predictions' table; the cohort's split says what is what.
         views: vectors of augmented views of training images, for a sampler that chooses among them.
         log_dir: folder of the TensorBoard scalars; emptied first.
+        keep_model: write the trained parts too, not only the predictions and the balance table.
 
     Raises:
         InputError: a split has no row left.
@@ -57,11 +63,14 @@ def run_recipe(
         shutil.rmtree(log_dir, ignore_errors=True)
 
     trained, sample = train_recipe(recipe, cohort, whole, data, seed=seed, log_dir=log_dir)
-    trained.save(folder)
+    if keep_model:
+        trained.save(folder)
     balance_table(whole, sample).to_csv(folder / "balance.csv", index=False)
     scores = {split: trained.score(part.vectors, part.attributes) for split, part in data.items()}
-    predictions = _predictions(trained, cohort, data, scores, seed)
+    predictions = _predictions(trained, cohort, data, scores, seed, fold)
     predictions.save(folder / "predictions.parquet")
+    if trained.uses_attributes:  # counted, not fitted, on the rows that are reported
+        attribute_flips(trained, data["test"].vectors, data["test"].attributes).to_csv(folder / "flips.csv", index=False)
     for notes in trained.facts["notes"].values():
         for note in notes:
             logger.info("mitigation %s: %s", recipe.name, note)
@@ -90,7 +99,7 @@ def train_recipe(
     n_features = train.vectors.shape[1]
     representations = recipe.members("representation")
     for transform in representations:
-        transform.fit(train, sample.weights)
+        transform.fit(train, sample.weights, seed=seed)
         fits.append(Fit(recipe.name, transform.name, frozenset(train.image_id)))
         notes["representation"] += transform.notes
         train, validation, calibration = (transform.applied_to(part) for part in (train, validation, calibration))
@@ -117,13 +126,13 @@ def train_recipe(
     return TrainedRecipe(recipe, cohort.label_names, n_features, *parts, facts), sample
 
 
-def _predictions(trained: TrainedRecipe, cohort: Cohort, data: dict, scores: dict, seed: int) -> Predictions:
+def _predictions(trained: TrainedRecipe, cohort: Cohort, data: dict, scores: dict, seed: int, fold: int) -> Predictions:
     rows = np.concatenate([cohort.split_rows(split) for split in PREDICTED_SPLITS])
     attributes = [a.name for a in cohort.attributes]
     table = cohort.table.iloc[rows][["image_id", "study_id", "patient_id", "split", "view", *attributes]].reset_index(drop=True)
     table.insert(4, "recipe", trained.recipe.name)
     table.insert(5, "seed", seed)
-    table.insert(6, "fold", 0)
+    table.insert(6, "fold", fold)
     stacked = np.concatenate([scores[split] for split in PREDICTED_SPLITS])
     return Predictions(
         table=table,

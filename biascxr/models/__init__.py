@@ -1,6 +1,8 @@
 """Keras 3 layers, losses, the classifier head and how it is trained. Only `keras.ops`, so every backend runs it."""
 
-from biascxr.models.fit import CRITERIA, FitSettings, Rows, fit_head, predict_rows
+from biascxr.models.batches import Rows
+from biascxr.models.fit import CRITERIA, FitSettings, fit_head, predict_rows
+from biascxr.models.gradient_reversal import GradientReversal
 from biascxr.models.losses import MaskedBinaryCrossentropy, masked_binary_crossentropy
 from biascxr.models.mlp import build_mlp, chain_affine, features_of
 from biascxr.models.trainer import HeadTrainer
@@ -8,6 +10,7 @@ from biascxr.models.trainer import HeadTrainer
 __all__ = [
     "CRITERIA",
     "FitSettings",
+    "GradientReversal",
     "HeadTrainer",
     "MaskedBinaryCrossentropy",
     "Rows",

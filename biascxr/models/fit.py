@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,39 +11,13 @@ import numpy as np
 import pandas as pd
 
 from biascxr.metrics import auroc
+from biascxr.models.batches import Deal, HeldRows, NewOrder, Rows, stream_batches
 from biascxr.models.trainer import HeadTrainer
 
 PREDICTION_BATCH = 4096
 EPSILON = 1e-7
-
-
-@dataclass(frozen=True)
-class Rows:
-    """What a head learns from or is judged on, aligned.
-
-    Attributes:
-        vectors: `[n, d]`, an array or whatever gives `[b, d] float32` for row numbers in rising order.
-        labels: `[n, L] float32` in {0, 1, NaN}.
-        weights: `[n] float32`.
-        groups: `[n] int32`, -1 unknown.
-        demographics: optional `[n, k] float32`, a second input of the head.
-    """
-
-    vectors: object
-    labels: np.ndarray
-    weights: np.ndarray
-    groups: np.ndarray
-    demographics: np.ndarray | None = None
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def batch(self, rows: np.ndarray) -> tuple[dict, np.ndarray, np.ndarray]:
-        """Returns `(x, y, weights)` of these rows, as `HeadTrainer` takes them."""
-        x = {"vector": self.vectors[rows], "group": self.groups[rows]}
-        if self.demographics is not None:
-            x["demographics"] = self.demographics[rows]
-        return x, self.labels[rows], self.weights[rows]
+# Training vectors up to this size are held in memory (100,000 of CXR Foundation's); more are read batch by batch.
+HELD_BYTES = 640 * 2**20
 
 
 @dataclass(frozen=True)
@@ -64,41 +37,6 @@ class FitSettings:
     max_epochs: int = 200
     patience: int = 15
     weight_decay: float = 0.0
-
-
-class Batches(keras.utils.PyDataset):
-    """Shuffled batches, gathered by index: no copy of the vectors is made.
-
-    Args:
-        rows: what to learn from.
-        batch_size: rows a batch; the last one of an epoch is filled up with rows of weight 0, so that shapes never change.
-        seed: seed of the order, a new one in each epoch.
-        alter: optional, changes a batch as it is made: `(batch, rng) -> batch`.
-    """
-
-    def __init__(self, rows: Rows, *, batch_size: int, seed: int, alter: Callable | None = None) -> None:
-        super().__init__()
-        self._rows, self._alter = rows, alter
-        self._batch_size = min(batch_size, len(rows))
-        self._rng = np.random.default_rng(seed)
-        self.on_epoch_end()
-
-    def __len__(self) -> int:
-        return math.ceil(len(self._rows) / self._batch_size)
-
-    def on_epoch_end(self) -> None:
-        self._order = self._rng.permutation(len(self._rows))
-
-    def __getitem__(self, index: int) -> tuple[dict, np.ndarray, np.ndarray]:
-        # Sorted within the batch: a memory map is read from front to back, and nothing depends on the order in a batch.
-        chosen = np.sort(self._order[index * self._batch_size : (index + 1) * self._batch_size])
-        n_missing = self._batch_size - len(chosen)
-        batch = self._rows.batch(np.r_[chosen, np.repeat(chosen[-1:], n_missing)] if n_missing else chosen)
-        if n_missing:
-            weights = batch[2].copy()
-            weights[len(chosen) :] = 0
-            batch = (batch[0], batch[1], weights)
-        return batch if self._alter is None else self._alter(batch, self._rng)
 
 
 def predict_rows(head: keras.Model, rows: Rows) -> np.ndarray:
@@ -153,17 +91,18 @@ class Validation(keras.callbacks.Callback):
     Keras's own AUC metric reads NaN labels as positive, so it is not used.
 
     Args:
+        head: what is judged.
         rows: the validation rows.
         label_names: the L findings.
         criterion: `(labels, scores, groups) -> float`, lower is better; what early stopping looks at.
     """
 
-    def __init__(self, rows: Rows, label_names: tuple[str, ...], criterion: Callable) -> None:
+    def __init__(self, head: keras.Model, rows: Rows, label_names: tuple[str, ...], criterion: Callable) -> None:
         super().__init__()
-        self._rows, self._names, self._criterion = rows, label_names, criterion
+        self._head, self._rows, self._names, self._criterion = head, rows, label_names, criterion
 
     def on_epoch_end(self, epoch: int, logs: dict | None = None) -> None:
-        scores, labels = predict_rows(self.model.head, self._rows), self._rows.labels
+        scores, labels = predict_rows(self._head, self._rows), self._rows.labels
         logs["val_loss"] = self._criterion(labels, scores, self._rows.groups)
         values = [auroc(labels[:, i], scores[:, i]) for i in range(len(self._names))]
         defined = [v for v in values if not np.isnan(v)]
@@ -179,7 +118,8 @@ def fit_head(
     label_names: tuple[str, ...],
     settings: FitSettings,
     seed: int,
-    criterion: str = "loss",
+    criterion: str | Callable = "loss",
+    first_epoch: int = 0,
     alter: Callable | None = None,
     log_dir: Path | None = None,
 ) -> pd.DataFrame:
@@ -192,7 +132,8 @@ def fit_head(
         label_names: the L findings.
         settings: learning rate, batch size, epochs.
         seed: seed of the order of the rows.
-        criterion: key of `CRITERIA`: what early stopping looks at.
+        criterion: what early stopping looks at: a key of `CRITERIA`, or `(labels, scores, groups) -> float`, lower is better.
+        first_epoch: epochs before this one, from 0, are no candidates for the best; at least the last epoch is one.
         alter: optional, changes a batch as it is made: `(batch, rng) -> batch`.
         log_dir: folder of TensorBoard scalars; none if None.
 
@@ -200,19 +141,43 @@ def fit_head(
         One row per epoch: `epoch, loss, val_loss, val_auroc, val_auroc/<label>, is_best`.
     """
     optimizer = keras.optimizers.Adam(settings.learning_rate, weight_decay=settings.weight_decay or None, name="adam")
-    batches = Batches(train, batch_size=settings.batch_size, seed=seed, alter=alter)
-    trainer.compile(optimizer=optimizer, steps_per_execution=min(32, len(batches)), **compilation())
-    callbacks: list[keras.callbacks.Callback] = [Validation(validation, label_names, CRITERIA[criterion])]
+    deal = Deal.of(len(train), settings.batch_size)
+    callbacks: list[keras.callbacks.Callback] = []
+    # On other backends what a step closes over becomes a constant of the compiled program.
+    if alter is None and train.vector_bytes <= HELD_BYTES and keras.backend.backend() == "tensorflow":
+        model = HeldRows(trainer, train, deal)
+        # All epochs in one pass: a new pass costs as much as twenty small steps.
+        data = {"x": np.tile(np.arange(deal.n_steps, dtype=np.int32), settings.max_epochs), "batch_size": 1}
+        callbacks.append(NewOrder(deal, seed))
+    else:
+        model, data = trainer, {"x": stream_batches(train, deal, seed, alter)}
+    model.compile(optimizer=optimizer, steps_per_execution=deal.steps_per_execution, **compilation())
+    build(trainer, train, optimizer)
+    criterion = CRITERIA[criterion] if isinstance(criterion, str) else criterion
+    first_epoch = min(first_epoch, settings.max_epochs - 1)
+    callbacks.append(Validation(trainer.head, validation, label_names, criterion))
     if log_dir is not None:
         callbacks.append(keras.callbacks.TensorBoard(log_dir, write_graph=False, profile_batch=0))
     callbacks.append(
-        keras.callbacks.EarlyStopping("val_loss", mode="min", patience=settings.patience, restore_best_weights=True)
+        keras.callbacks.EarlyStopping(
+            "val_loss", mode="min", patience=settings.patience, restore_best_weights=True, start_from_epoch=first_epoch
+        )
     )
-    fitted = trainer.fit(batches, epochs=settings.max_epochs, shuffle=False, callbacks=callbacks, verbose=0)
+    fitted = model.fit(
+        **data, epochs=settings.max_epochs, steps_per_epoch=deal.n_steps, shuffle=False, callbacks=callbacks, verbose=0
+    )
     history = pd.DataFrame(fitted.history)
     history.insert(0, "epoch", np.arange(1, len(history) + 1))
-    history["is_best"] = history["val_loss"] == history["val_loss"].min()
+    candidates = history["val_loss"].where(history["epoch"] > first_epoch)
+    history["is_best"] = candidates == candidates.min()
     return history
+
+
+def build(trainer: HeadTrainer, rows: Rows, optimizer: keras.optimizers.Optimizer) -> None:
+    """Makes all variables before the first step: TensorFlow traces a step that makes some of them twice."""
+    x, _, _ = rows.batch(np.arange(1))
+    trainer({name: keras.KerasTensor((None, *part.shape[1:]), str(part.dtype)) for name, part in x.items()}, training=False)
+    optimizer.build(trainer.trainable_variables)
 
 
 def compilation() -> dict:

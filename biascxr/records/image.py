@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
@@ -89,6 +90,61 @@ def standardise(image: np.ndarray, *, size: int, equalize: bool) -> np.ndarray:
     """
     resized = cv2.resize(image, (size, size), interpolation=cv2.INTER_AREA)
     return cv2.equalizeHist(resized) if equalize else resized
+
+
+@dataclass(frozen=True)
+class Alteration:
+    """What is done to an image beside standardising it: planted bias before, an augmented view's changes after.
+
+    Attributes:
+        degradation: see `alter`.
+        marker: see `alter`.
+        rotation: see `augment`, as are the others.
+        shift_x: likewise.
+        shift_y: likewise.
+        contrast: likewise.
+        brightness: likewise.
+    """
+
+    degradation: float = 0.0
+    marker: bool = False
+    rotation: float = 0.0
+    shift_x: float = 0.0
+    shift_y: float = 0.0
+    contrast: float = 1.0
+    brightness: float = 0.0
+
+
+def prepare(image: np.ndarray, alteration: Alteration, *, size: int, equalize: bool) -> np.ndarray:
+    """Brings an image as read into the stored form, altered: `[height, width] uint8` -> `[size, size] uint8`."""
+    altered = alter(image, degradation=alteration.degradation, marker=alteration.marker)
+    return augment(standardise(altered, size=size, equalize=equalize), alteration)
+
+
+def augment(image: np.ndarray, change: Alteration) -> np.ndarray:
+    """Turns, moves and lights a stored image, as BiasCXR's report augments: rotation, small translation, intensity.
+
+    After histogram equalization, which would undo any change of intensity. What comes in from outside the image is its
+    reflection: black corners would be a mark that a classifier could learn.
+
+    Args:
+        image: `[size, size] uint8`.
+        change: `rotation` in degrees, counter-clockwise about the centre; `shift_x`, `shift_y` in shares of the side, right and
+            down; `contrast`, a factor about the image's mean; `brightness`, a share of 255 to add.
+
+    Returns:
+        `[size, size] uint8`, the image itself where nothing changes.
+    """
+    if (change.rotation, change.shift_x, change.shift_y) != (0, 0, 0):
+        height, width = image.shape
+        matrix = cv2.getRotationMatrix2D(((width - 1) / 2, (height - 1) / 2), change.rotation, 1.0)
+        matrix[:, 2] += change.shift_x * width, change.shift_y * height
+        image = cv2.warpAffine(image, matrix, (width, height), flags=cv2.INTER_LINEAR, borderMode=cv2.BORDER_REFLECT_101)
+    if (change.contrast, change.brightness) != (1, 0):
+        mean = image.mean()
+        changed = (image.astype(np.float32) - mean) * change.contrast + mean + 255 * change.brightness
+        image = np.clip(np.rint(changed), 0, 255).astype(np.uint8)
+    return image
 
 
 def alter(image: np.ndarray, *, degradation: float, marker: bool) -> np.ndarray:

@@ -47,6 +47,7 @@ def write_tfds_metadata(folder: Path, cohort: Cohort, reports: list[ShardReport]
             filename_template=template.replace(split=split),
         )
         for split in SPLITS
+        if any(r.split == split for r in reports)
     ]
     tfds.folder_dataset.write_metadata(
         data_dir=folder,

@@ -5,15 +5,16 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 
 import cv2
 import numpy as np
+import pandas as pd
 
 from biascxr.config import SPLITS, RecordsConfig
 from biascxr.containers import Cohort
-from biascxr.records.image import ImageError, alter, encode, read_grey, standardise
+from biascxr.records.image import Alteration, ImageError, encode, prepare, read_grey
 from biascxr.records.tfrecord import encode_example, write_record
 
 
@@ -26,7 +27,7 @@ class ShardJob:
         split: the split all its rows belong to.
         image_paths: `[m]` files to read.
         features: `[m]` the features beside the image, per row.
-        alterations: `[m]` planted `(degradation, marker)`, per row.
+        alterations: `[m]` what is done to the image beside standardising it, per row.
         config: size, equalization, codec.
     """
 
@@ -34,7 +35,7 @@ class ShardJob:
     split: str
     image_paths: list[Path]
     features: list[dict]
-    alterations: list[tuple[float, bool]]
+    alterations: list[Alteration]
     config: RecordsConfig
 
 
@@ -58,12 +59,15 @@ def plan_shards(cohort: Cohort, config: RecordsConfig, folder: Path) -> list[Sha
     """Divides a cohort into shards, in table order within each split, whatever the number of workers."""
     text_columns = ["image_id", "study_id", "patient_id", "view", *(a.name for a in cohort.attributes)]
     table = cohort.table
-    nothing = [0] * len(table)
-    columns = [table[name].tolist() if name in table else nothing for name in ("degradation", "marker")]
-    planted = [(float(degradation), bool(marker)) for degradation, marker in zip(*columns, strict=True)]
+    changes = {f.name: table[f.name] for f in fields(Alteration) if f.name in table}
+    alterations = (
+        [Alteration(**row) for row in pd.DataFrame(changes).to_dict("records")] if changes else [Alteration()] * len(table)
+    )
     jobs = []
     for split in SPLITS:
         rows = cohort.split_rows(split)
+        if len(rows) == 0:
+            continue
         n_shards = -(-len(rows) // config.rows_per_shard)
         for index, part in enumerate(np.array_split(rows, n_shards)):
             features = []
@@ -74,7 +78,7 @@ def plan_shards(cohort: Cohort, config: RecordsConfig, folder: Path) -> list[Sha
                 features.append(record)
             name = f"{dataset_name(cohort)}-{split}.tfrecord-{index:05d}-of-{n_shards:05d}"
             paths = [cohort.images_root / p for p in table["path"].iloc[part]]
-            jobs.append(ShardJob(folder / name, split, paths, features, [planted[row] for row in part], config))
+            jobs.append(ShardJob(folder / name, split, paths, features, [alterations[row] for row in part], config))
     return jobs
 
 
@@ -92,10 +96,9 @@ def write_shard(job: ShardJob) -> ShardReport:
     rejected, n_records = [], 0
     temporary = job.path.with_name(f"{job.path.name}.tmp")
     with open(temporary, "wb") as file:
-        for path, features, (degradation, marker) in zip(job.image_paths, job.features, job.alterations, strict=True):
+        for path, features, alteration in zip(job.image_paths, job.features, job.alterations, strict=True):
             try:
-                image = alter(read_grey(path), degradation=degradation, marker=marker)
-                image = standardise(image, size=job.config.image_size, equalize=job.config.equalize)
+                image = prepare(read_grey(path), alteration, size=job.config.image_size, equalize=job.config.equalize)
             except ImageError as error:
                 rejected.append({"image_id": features["image_id"], "path": str(path), "reason": str(error)})
                 continue

@@ -13,6 +13,8 @@ import pandas as pd
 from biascxr.audit import AuditResult
 from biascxr.containers import Cohort, Predictions
 
+BLANK_RATES = {name: [""] for name in ("flip_rate", "to_positive", "to_negative")}  # a group may be called "NA"
+
 
 @dataclass(frozen=True)
 class ReportInputs:
@@ -25,6 +27,7 @@ class ReportInputs:
         predictions: test predictions per recipe, `erm` first.
         recipes: per recipe its methods, settings and notes.
         balance: per recipe the table of group balance before and after sampling.
+        flips: for recipes that use attributes, how many decisions change with them.
         leakage: probes and their controls.
         audit: metrics, gaps, comparisons.
         reference: the same on reference labels, where there are any; else None.
@@ -42,6 +45,7 @@ class ReportInputs:
     predictions: dict[str, Predictions]
     recipes: dict[str, dict]
     balance: dict[str, pd.DataFrame]
+    flips: dict[str, pd.DataFrame]
     leakage: pd.DataFrame
     audit: AuditResult
     reference: AuditResult | None
@@ -79,6 +83,11 @@ class ReportInputs:
             predictions=predictions,
             recipes={n: json.loads((f / "recipe.json").read_text(encoding="utf-8")) for n, f in recipe_folders.items()},
             balance={n: pd.read_csv(f / "balance.csv") for n, f in recipe_folders.items()},
+            flips={
+                n: pd.read_csv(f / "flips.csv", dtype={"value": str}, keep_default_na=False, na_values=BLANK_RATES)
+                for n, f in recipe_folders.items()
+                if (f / "flips.csv").is_file()
+            },
             leakage=pd.read_csv(leakage / "leakage.csv", dtype={"group": str}),
             audit=AuditResult.load(audit),
             reference=AuditResult.load(reference) if reference.is_dir() else None,

@@ -11,8 +11,10 @@ import numpy as np
 import pandas as pd
 
 from biascxr.audit import GAP, MACRO, OVERALL
+from biascxr.mitigation.flips import DISPARATE_TREATMENT
 from biascxr.report import summary
 from biascxr.report.annotation import annotation_section
+from biascxr.report.attribute_use import attribute_use
 from biascxr.report.comparison import plot_comparisons, plot_roc_curves
 from biascxr.report.demographics import demographic_rows, plot_demographics, plot_label_rates
 from biascxr.report.fairness import plot_differences, plot_group_errors, plot_improvements, write_fairness_json
@@ -37,7 +39,7 @@ def build_report(inputs: ReportInputs, folder: Path) -> None:
     names = inputs.cohort.label_names
     shift = shown_shift(inputs.used, min_patients=inputs.config["audit"]["min_patients"])
     figures: dict[str, Path | None] = {
-        "tradeoff": plot_tradeoff(audit.metrics, audit.gaps, attributes, folder),
+        "tradeoff": plot_tradeoff(audit.comparisons, audit.gaps, attributes, folder),
         "leakage": plot_leakage(inputs.leakage, folder),
         "label_rates": plot_label_rates(inputs.used, folder),
         "shift": plot_shift(shift, folder),
@@ -91,6 +93,8 @@ def page_context(inputs: ReportInputs) -> dict:
         "gap_tables": gap_rows(inputs),
         "comparisons": comparison_rows(inputs),
         "balance": balance_rows(inputs),
+        "attribute_use": attribute_use(inputs),
+        "disparate_treatment": DISPARATE_TREATMENT,
         "leakage": leakage_rows(inputs),
         "card": inputs.card,
         "config": inputs.config,
@@ -207,8 +211,9 @@ def recipe_rows(inputs: ReportInputs) -> list[dict]:
         rows.append(
             {
                 "name": name,
-                "decision": described["slots"]["decision"][0]["method"],
-                "notes": described["notes"]["sampling"],
+                "decision": " + ".join(part["method"] for part in described["slots"]["decision"]),
+                "notes": [hide_few(note) for notes in described["notes"].values() for note in notes],
+                "uses_attributes": described["uses_attributes"],
                 "metrics": {m: summary.interval(*own.loc[m, ["value", "low", "high"]]) for m in MAIN_METRICS},
                 "gaps": {a: summary.interval(*macro.loc[a, ["gap", "low", "high"]]) for a in inputs.audited},
             }

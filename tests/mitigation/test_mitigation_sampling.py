@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections import Counter
 
 import numpy as np
@@ -15,7 +16,7 @@ from biascxr.errors import InputError
 from biascxr.mitigation import SplitData, balance_table
 from biascxr.mitigation.sampling import Sample
 from biascxr.mitigation.sampling.cluster_downsample import ClusterDownsample, ClusterDownsampleSettings, shares
-from biascxr.mitigation.sampling.median_balance import MedianBalance, MedianBalanceSettings
+from biascxr.mitigation.sampling.median_balance import MedianBalance, MedianBalanceSettings, bias_scores
 
 
 def cells_of(sizes: dict[str, int], *, labels=None, vectors=None, unknown: int = 0) -> SplitData:
@@ -135,7 +136,55 @@ class TestMedianBalance:
         train = cells_of({"a": 80, "b": 50, "c": 20}, labels=labels)
         assert sizes_after(train, MedianBalance().sample(train, seed=0).rows) == {"a": 50, "b": 50, "c": 50}
 
-    @pytest.mark.parametrize("wrong", [{"max_copies": 0}, {"min_cell": 0}, {"far_share": 1.5}])
+    def test_of_the_far_rows_the_farthest_are_copied_first(self):
+        """Overall rates 6.5 % and 4.5 %: in the small cell (1, 1) is farther than (1, 0), and (1, 0) than (0, 0)."""
+        small = np.repeat([[1, 1], [1, 0], [0, 0]], [3, 10, 7], axis=0).astype(np.float32)
+        others = np.zeros((180, 2), np.float32)
+        others[:6, 1] = 1
+        train = cells_of({"a": 20, "b": 25, "c": 155}, labels=np.r_[small, others])
+        rows = MedianBalance().sample(train, seed=0).rows  # median 25: five copies
+        copied = Counter({row: n - 1 for row, n in Counter(rows[rows < 20]).items() if n > 1})
+        assert sum(copied.values()) == 5 and {0, 1, 2} < set(copied) and set(copied) <= set(range(13))
+
+    def test_copies_are_spread_evenly(self):
+        train = cells_of({"a": 100, "b": 100, "c": 30}, labels=np.tile([[0.0], [1.0]], (115, 1)).astype(np.float32))
+        rows = MedianBalance().sample(train, seed=0).rows
+        assert sorted(Counter(rows[rows >= 200]).values()) == [3] * 20 + [4] * 10
+
+    def test_the_bias_score_is_the_mean_over_labels_of_the_difference_in_rates(self):
+        labels = np.array([[1, 0], [1, np.nan], [0, np.nan], [0, np.nan], [0, 1], [np.nan, np.nan]], np.float32)
+        # Rates: 2 in 5 and 1 in 2 overall; in cell 0: 2 in 3 and 0 in 1; in cell 1: 0 in 1 and none; cell 2 is masked whole.
+        scores = bias_scores(labels, np.array([0, 0, 0, 1, -1, 2]), 4)
+        np.testing.assert_allclose(scores, [(abs(2 / 3 - 0.4) + 0.5) / 2, 0.4, np.nan, np.nan])
+
+    def test_a_cell_that_is_masked_whole_is_not_biased_and_does_not_warn(self, recwarn):
+        labels = np.r_[np.ones((90, 1)), np.full((20, 1), np.nan)].astype(np.float32)
+        train = cells_of({"a": 60, "b": 30, "c": 20}, labels=labels)
+        sample = MedianBalance().sample(train, seed=0)
+        assert sizes_after(train, sample.rows) == {"a": 30, "b": 30, "c": 30} and len(recwarn) == 0
+        assert not any("c 0." in note or "nan" in note for note in sample.notes)
+
+    def test_the_notes_tell_bias_scores_but_not_of_cells_of_few_patients(self):
+        labels = np.r_[np.ones(60), np.zeros(40), np.ones(30), np.zeros(4)].astype(np.float32)[:, None]
+        train = cells_of({"a": 60, "b": 40, "c": 30, "d": 4}, labels=labels)
+        patient = np.where(np.arange(134) < 100, np.arange(134), 1000 + np.arange(134) % 9)  # c: thirty images of nine patients
+        train = dataclasses.replace(train, patient_id=patient.astype(str))
+        notes = MedianBalance().sample(train, seed=0).notes
+        expected = "bias score by sex (above 0.1: biased): b 0.67, a 0.33; cells of fewer than 10 patients are not shown"
+        assert notes[-1] == expected
+        assert not any(patient in note for note in notes for patient in ("1000", "1008"))
+
+    def test_the_notes_tell_how_even_the_cells_are(self):
+        train = cells_of({"a": 90, "b": 40, "c": 20}, unknown=3)
+        notes = MedianBalance().sample(train, seed=0).notes
+        gini = 2 * (50 + 70 + 20) / (2 * 9 * 50)
+        shares = np.array([90, 40, 20]) / 150
+        entropy = -(shares * np.log(shares)).sum() / np.log(3)
+        expected = f"cell sizes: Gini coefficient {gini:.2f} before, 0.00 after; entropy {entropy:.2f} before, 1.00 after"
+        assert any(note.startswith(expected) for note in notes)
+        assert "fewer than 10 rows with an unknown attribute left as they are" in notes
+
+    @pytest.mark.parametrize("wrong", [{"max_copies": 0}, {"min_cell": 0}, {"far_share": 1.5}, {"bias_threshold": -0.1}])
     def test_settings_out_of_range_are_refused(self, wrong):
         with pytest.raises(InputError, match=next(iter(wrong))):
             MedianBalanceSettings(**wrong)

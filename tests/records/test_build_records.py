@@ -95,23 +95,23 @@ def test_two_workers_and_a_rerun_write_the_same_bytes(built, cohort, tmp_path):
 
 def test_an_interrupted_build_keeps_finished_shards_and_redoes_the_rest(built, cohort, tmp_path, monkeypatch):
     folder = new_folder(tmp_path, "resumed")
-    standardise_once = shards.standardise
+    prepare_once = shards.prepare
     seen = []
 
-    def stop_after_ten(image, **settings):
+    def stop_after_ten(image, alteration, **settings):
         if len(seen) == 10:
             raise KeyboardInterrupt
         seen.append(image)
-        return standardise_once(image, **settings)
+        return prepare_once(image, alteration, **settings)
 
-    monkeypatch.setattr(shards, "standardise", stop_after_ten)
+    monkeypatch.setattr(shards, "prepare", stop_after_ten)
     with pytest.raises(KeyboardInterrupt):
         build_records(cohort, SMALL, folder, n_workers=1)
     first = listed(built)[0]
     assert [f.name for f in folder.iterdir() if re.search(r"-of-\d+$", f.name)] == [first["name"]]
     written = (folder / first["name"]).stat().st_mtime_ns
 
-    monkeypatch.setattr(shards, "standardise", lambda image, **s: seen.append(image) or standardise_once(image, **s))
+    monkeypatch.setattr(shards, "prepare", lambda image, a, **s: seen.append(image) or prepare_once(image, a, **s))
     del seen[:]
     build_records(cohort, SMALL, folder, n_workers=1)
     assert len(seen) == len(cohort) - int(first["n_records"])

@@ -82,6 +82,18 @@ def predictions_of(cohort: Cohort, recipe: str, *, seed: int) -> Predictions:
     return Predictions(table, y, scores, LABELS, cohort.attributes, (scores >= 0.5).astype(np.float32))
 
 
+def flips_table() -> pd.DataFrame:
+    """What a recipe with a threshold per group would leave: 30 rows that were not F, and 4 that were not ASIAN."""
+    rows = [
+        {"label": label, "attribute": attribute, "value": value, "part": part, "n": n, "flip_rate": rate,
+         "to_positive": rate, "to_negative": 0.0}
+        for label in (*LABELS, "macro")
+        for attribute, value, n in (("sex", "F", 30), ("race", "ASIAN", 4))
+        for part, rate in (("scores", 0.0), ("thresholds", 0.125), ("all", 0.125))
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
+
+
 def make_inputs(folder: Path, *, attributes=(SEX, RACE), recipes="erm, median_balance+erm", truth=None) -> ReportInputs:
     """Runs the light stages on the made-up cohort, writes what a run's folders hold, and gathers it."""
     cohort = made_up_cohort(attributes)
@@ -108,7 +120,11 @@ def make_inputs(folder: Path, *, attributes=(SEX, RACE), recipes="erm, median_ba
         rows = np.arange(len(train)) if recipe.name == "erm" else np.arange(len(train)) // 2
         sample = Sample(rows, np.ones(len(train), np.float32))
         balance_table(train, sample).to_csv(folders[recipe.name] / "balance.csv", index=False)
-        described = {"name": recipe.name, "slots": recipe.describe(), "seed": 0, "notes": {"sampling": ["target: 20 rows"]}}
+        notes = {"sampling": ["target: 20 rows"], "representation": [], "training": ["took a second round"]}
+        described = {"name": recipe.name, "slots": recipe.describe(), "seed": 0, "notes": notes}
+        described["uses_attributes"] = recipe.name != "erm"
+        if described["uses_attributes"]:
+            flips_table().to_csv(folders[recipe.name] / "flips.csv", index=False)
         pd.Series(described).to_json(folders[recipe.name] / "recipe.json")
     for name in ("leakage", "audit", "records"):
         (folder / name).mkdir()

@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from biascxr.report.attribute_use import attribute_use
 from biascxr.report.style import file_name, recipe_colours
 from biascxr.report.summary import (
     interval,
@@ -17,7 +18,7 @@ from biascxr.report.summary import (
     remedy_sentence,
     unfairness_sentences,
 )
-from biascxr.report.tradeoff import tradeoff_table
+from biascxr.report.tradeoff import spread_out, tradeoff_table
 
 
 @pytest.mark.parametrize(
@@ -101,11 +102,28 @@ def test_nothing_is_said_of_planted_bias_in_real_data(report_inputs):
     assert planted_sentence(report_inputs) is None
 
 
-def test_the_tradeoff_has_one_point_per_recipe_with_both_intervals(report_inputs):
-    table = tradeoff_table(report_inputs.audit.metrics, report_inputs.audit.gaps, "sex", "TPR")
-    assert table["recipe"].tolist() == ["erm", "median_balance+erm"]
-    assert (table["low_auroc"] <= table["value"]).all() and (table["value"] <= table["high_auroc"]).all()
-    assert (table["low_gap"] <= table["gap"]).all() and (table["gap"] <= table["high_gap"]).all()
+def test_the_tradeoff_has_one_point_per_recipe_that_is_compared_with_both_intervals(report_inputs):
+    table = tradeoff_table(report_inputs.audit.comparisons, "sex", "TPR")
+    assert table["recipe"].tolist() == ["median_balance+erm"]
+    assert (table["low_auroc"] <= table["change_auroc"]).all() and (table["change_auroc"] <= table["high_auroc"]).all()
+    assert (table["low_gap"] <= table["change_gap"]).all() and (table["change_gap"] <= table["high_gap"]).all()
+
+
+def test_labels_move_apart_where_points_meet_and_stay_where_they_do_not():
+    points = np.array([[0.0, 0.0], [0.0, 0.0], [0.01, 0.0], [0.8, 0.8]])
+    places = spread_out(points, nearest=0.1)
+    distances = np.linalg.norm(places[:, None] - places[None, :], axis=2) + np.eye(4)
+    assert distances.min() >= 0.1 and np.abs(places - points).max() < 0.3
+    np.testing.assert_allclose(places[3], points[3], atol=1e-4)
+
+
+def test_recipes_that_use_attributes_say_how_many_decisions_hang_on_them(report_inputs):
+    rows = attribute_use(report_inputs)
+    assert [(r["recipe"], r["attribute"], r["value"]) for r in rows] == [("median_balance+erm", "sex", "F")], (
+        "4 rows are hidden"
+    )
+    assert rows[0]["rates"] == {"scores": "0.0%", "thresholds": "12.5%", "all": "12.5%"}
+    assert attribute_use(replace(report_inputs, flips={})) == []
 
 
 def test_recipes_have_colours_of_their_own_and_file_names_no_slashes():

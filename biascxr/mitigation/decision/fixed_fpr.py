@@ -9,7 +9,7 @@ import numpy as np
 
 from biascxr.errors import InputError
 from biascxr.metrics import fixed_fpr_threshold
-from biascxr.mitigation.decision.base import GroupSettings, ThresholdRule
+from biascxr.mitigation.decision.base import GroupSettings, ThresholdRule, n_patients
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,13 @@ def check_fpr(fpr: float) -> None:
 
 
 class FixedFpr(ThresholdRule):
-    """The matched operating point: recipes are compared at one overall FPR, so that a moved threshold is no remedy."""
+    """The matched operating point: recipes are compared at one overall FPR, so that a moved threshold is no remedy.
+
+    `min {t : P(s >= t | y = 0) <= fpr}` on the calibration rows.
+
+    When it helps: to compare recipes; it is the default. When it harms: it leaves every difference between groups as the
+    scores have it, FPR included.
+    """
 
     name: ClassVar[str] = "fixed_fpr"
     Settings: ClassVar[type] = FixedFprSettings
@@ -57,9 +63,17 @@ class FixedFpr(ThresholdRule):
         """The lowest threshold whose FPR is at most `fpr`."""
         return fixed_fpr_threshold(y_true, score, fpr=self.settings.fpr)
 
+    def _support(self, y_true: np.ndarray, patient: np.ndarray) -> int:
+        return n_patients(patient[y_true == 0])  # an FPR rests on negatives, however few positives there are
+
 
 class GroupFixedFpr(FixedFpr):
-    """One false positive rate for every group (predictive equality): a threshold of its own for each."""
+    """One false positive rate for every group (predictive equality): a threshold of its own for each.
+
+    When it helps: groups are falsely flagged at different rates, as where a model underdiagnoses one group. When it harms:
+    TPR differs as it may, and a group whose scores separate worse pays with missed findings (Corbett-Davies et al.,
+    JMLR 2023: groups held to different thresholds are treated differently at the same risk).
+    """
 
     name: ClassVar[str] = "group_fixed_fpr"
     Settings: ClassVar[type] = GroupFixedFprSettings

@@ -11,7 +11,11 @@ from biascxr.mitigation.decision.base import ThresholdRule
 
 
 class Half(ThresholdRule):
-    """One half for every label and group, whatever the calibration split says."""
+    """One half for every label and group, whatever the calibration split says.
+
+    When it helps: scores are calibrated, and a missed finding costs as much as a false alarm. When it harms: a finding rarer
+    than its scores are sharp is never flagged, in any group, which looks like equality.
+    """
 
     name: ClassVar[str] = "threshold_0.5"
 

@@ -11,7 +11,11 @@ from biascxr.mitigation.decision.base import GroupSettings, ThresholdRule
 
 
 class Youden(ThresholdRule):
-    """Youden's index, one threshold for everyone (Youden, Cancer 1950)."""
+    """Youden's index J = TPR - FPR, its maximum over thresholds, one for everyone (Youden, Cancer 1950).
+
+    When it helps: a missed finding and a false alarm cost alike per patient with and without it. When it harms: the maximum is
+    flat, so with few positives the threshold hangs on chance.
+    """
 
     name: ClassVar[str] = "youden"
 
@@ -21,10 +25,15 @@ class Youden(ThresholdRule):
 
 
 class GroupYouden(Youden):
-    """Youden's index for each group, drawn towards everyone's threshold where positives are few.
+    """Youden's index for each group, drawn towards everyone's threshold where patients are few.
 
     Follows FairREAD's subgroup thresholds (Gao et al., arXiv 2412.16373). Differs: fitted on the calibration split, not on
     training scores; shrunk; by default for one attribute's groups, not the crossings of three, which have few positives.
+    `attributes=[race, sex, age_group]` gives their crossings.
+
+    When it helps: scores of groups lie at different heights, so that one threshold is another operating point in each. When it
+    harms: it makes neither TPR nor FPR equal; in FairREAD's ablation its equalized odds difference is .176, that of
+    `group_min_gap` .129, that of 0.5 .377.
     """
 
     name: ClassVar[str] = "group_youden"

@@ -20,17 +20,19 @@ class Representation(Member):
     Attributes:
         uses_attributes: whether `transform` needs the rows' attributes, at prediction too.
         notes: after `fit`, what the method did, in words, for the report.
+        seed: while it fits, the seed of what it draws.
     """
 
     uses_attributes: ClassVar[bool] = False
     notes: tuple[str, ...] = ()
 
-    def fit(self, train: SplitData, weights: np.ndarray) -> Representation:
+    def fit(self, train: SplitData, weights: np.ndarray, *, seed: int = 0) -> Representation:
         """Fits the transform.
 
         Args:
             train: the sampled training rows.
             weights: `[n] float32`, one per row.
+            seed: seed of whatever the method draws; most draw nothing.
 
         Returns:
             Itself.
@@ -41,6 +43,7 @@ class Representation(Member):
         train.refuse_test(self.name)
         if weights.shape != (len(train),):
             raise ValueError(f"{self.name} needs one weight per training row; got {weights.shape} for {len(train)} rows.")
+        self.seed = seed
         self.state = self._fit(train, np.asarray(weights, np.float64))
         return self
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.representation.base import AffineRepresentation
-from biascxr.mitigation.vector_table import weighted_mean, weighted_variance
+from biascxr.mitigation.vector_table import mean_and_scale
 
 
 class Standardize(AffineRepresentation):
@@ -17,8 +17,5 @@ class Standardize(AffineRepresentation):
     name: ClassVar[str] = "standardize"
 
     def _fit(self, train: SplitData, weights: np.ndarray) -> dict[str, np.ndarray]:
-        mean = weighted_mean(train.vectors, weights)
-        variance = weighted_variance(train.vectors, weights, mean)
-        # A column whose deviation is lost in rounding is constant: dividing by it would blow noise up to size 1.
-        varies = variance > (1e-6 * np.abs(mean)) ** 2
-        return {"mean": mean, "scale": np.where(varies, 1 / np.sqrt(np.where(varies, variance, 1)), 0.0)}
+        mean, scale = mean_and_scale(train.vectors, weights)
+        return {"mean": mean, "scale": scale}

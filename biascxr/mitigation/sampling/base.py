@@ -13,6 +13,7 @@ from biascxr.errors import InputError
 from biascxr.mitigation.base import Member, SplitData
 
 BALANCED_ATTRIBUTES = ("sex", "race", "age_group")
+FEW = 10  # notes go into the report: no count of patients or rows below this stands in them
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,8 @@ class Sampler(Member):
             seed: seed of the draw.
 
         Raises:
-            ValueError: handed the test split, or the method returned no row, a row out of range or a weight at or below 0.
+            ValueError: handed the test split, or the method returned no row, a row out of range, a weight at or below 0, or
+                partners that are not rows with shares in (0, 1].
         """
         train.refuse_test(self.name)
         seen = train if self.uses_views else train.images()
@@ -84,6 +86,10 @@ class Sampler(Member):
             raise ValueError(f"{self.name} must return rows of the training split; got {len(sample.rows)} rows.")
         if sample.weights.shape != sample.rows.shape or not (sample.weights > 0).all():
             raise ValueError(f"{self.name} must return one weight above 0 for each row.")
+        if not _are_partners(sample, len(seen)):
+            raise ValueError(
+                f"{self.name} must return one partner among the rows and one share in (0, 1] for each row, or neither."
+            )
         return sample
 
     @abstractmethod
@@ -108,6 +114,19 @@ def sample_in_order(samplers: list[Sampler], train: SplitData, *, seed: int) -> 
         chosen = dataclasses.replace(sample.of(train), view_id=None)
         sample = sample.then(sampler.sample(chosen, seed=seed + number), sampler.name)
     return sample
+
+
+def _are_partners(sample: Sample, n: int) -> bool:
+    partners, shares = sample.partners, sample.shares
+    if partners is None or shares is None:
+        return partners is shares
+    is_aligned = partners.shape == shares.shape == sample.rows.shape
+    return is_aligned and ((partners >= 0) & (partners < n) & (shares > 0) & (shares <= 1)).all()
+
+
+def count_of(n: int, what: str) -> str:
+    """Returns a count of patients or rows as a note may say it: `"1,234 rows"`, `"fewer than 10 rows"`."""
+    return f"{n:,} {what}" if n >= FEW or n == 0 else f"fewer than {FEW} {what}"
 
 
 def plain_sample(rows: np.ndarray, notes: tuple[str, ...] = ()) -> Sample:

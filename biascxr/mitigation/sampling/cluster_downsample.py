@@ -11,7 +11,7 @@ from biascxr.errors import InputError
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.cells import Cells
 from biascxr.mitigation.sampling.base import BALANCED_ATTRIBUTES, Sample, Sampler, plain_sample
-from biascxr.mitigation.vector_table import weighted_mean, weighted_variance
+from biascxr.mitigation.vector_table import mean_and_scale
 
 
 @dataclass(frozen=True)
@@ -56,12 +56,7 @@ class ClusterDownsample(Sampler):
         if len(counted) < 2:
             return plain_sample(np.arange(len(train)), ("fewer than two cells: nothing to balance",))
         target = int(np.median(counted))
-        even = np.ones(len(train), np.float32)
-        mean = weighted_mean(train.vectors, even)
-        deviation = np.sqrt(weighted_variance(train.vectors, even, mean))
-        # A column whose deviation is lost in rounding is constant: scaling it up would cluster by rounding noise.
-        varies = deviation > 1e-6 * np.abs(mean)
-        scale = np.where(varies, 1 / np.where(varies, deviation, 1.0), 0.0).astype(np.float32)
+        scale = mean_and_scale(train.vectors, np.ones(len(train)))[1].astype(np.float32)
         chosen = [np.flatnonzero(codes < 0)]
         n_cut = 0
         for cell in range(len(names)):
@@ -72,7 +67,7 @@ class ClusterDownsample(Sampler):
             n_cut += 1
             points = train.vectors[rows] * scale
             k = min(self.settings.n_clusters, target)
-            model = MiniBatchKMeans(k, random_state=int(rng.integers(2**31)), n_init=3).fit(points)
+            model = MiniBatchKMeans(k, random_state=int(rng.integers(2**31)), n_init=1).fit(points)
             distance = np.linalg.norm(points - model.cluster_centers_[model.labels_], axis=1)
             for cluster, n in enumerate(shares(np.bincount(model.labels_, minlength=k), target)):
                 members = np.flatnonzero(model.labels_ == cluster)

@@ -8,9 +8,10 @@ from typing import ClassVar
 import numpy as np
 
 from biascxr.errors import InputError
+from biascxr.metrics import gini_coefficient, normalized_entropy
 from biascxr.mitigation.base import SplitData
-from biascxr.mitigation.cells import Cells
-from biascxr.mitigation.sampling.base import BALANCED_ATTRIBUTES, Sample, Sampler, plain_sample
+from biascxr.mitigation.sampling.base import BALANCED_ATTRIBUTES, FEW, Sample, Sampler, plain_sample
+from biascxr.mitigation.sampling.cell_sizes import NOTHING_TO_BALANCE, CellSizes
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class MedianBalanceSettings:
     Attributes:
         attributes: attributes whose crossing makes the cells; those the cohort lacks are left out.
         bias_threshold: a cell is label-biased when its bias score is above this.
-        far_share: share of a biased cell's rows, those farthest from the overall rates, that copies are drawn from first.
+        far_share: share of a biased cell's rows, those farthest from the overall rates, that are copied once before any other.
         max_copies: how often a row may occur at most; at MIMIC's marginals the plain rule would make 25 copies of a row.
         min_cell: a cell with fewer rows is left as it is and takes no part in the median: a handful of patients copied
             many times is not a group.
@@ -35,60 +36,71 @@ class MedianBalanceSettings:
     def __post_init__(self) -> None:
         if self.max_copies < 1 or self.min_cell < 1:
             raise InputError(f"max_copies and min_cell must be at least 1; got {self.max_copies} and {self.min_cell}.")
-        if not 0 <= self.far_share <= 1:
-            raise InputError(f"far_share must lie in [0, 1]; got {self.far_share}.")
+        for name in ("far_share", "bias_threshold"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise InputError(f"{name} must lie in [0, 1]; got {getattr(self, name)}.")
 
 
 class MedianBalance(Sampler):
     """Brings every cell of sex x race x age group to the median cell size.
 
-    A cell's bias is the mean over labels of |cell positive rate - overall positive rate|. Below the median, copies are
-    added: in a biased cell first from the `far_share` of rows farthest from the overall rates, otherwise at random. Above
-    it, that many rows are kept: in a biased cell those nearest to the overall rates, otherwise at random.
+    A cell's bias score is the mean over labels of `|positive rate in the cell - positive rate overall|`, and a row's distance
+    the sum over its labels of `|label - positive rate overall|`. Below the median, copies are added: in a biased cell first of
+    the `far_share` of rows with the largest distance, farthest first, then at random; in another at random. Above it, that
+    many rows are kept: in a biased cell those with the smallest distance, in another random ones. The scores, and the Gini
+    coefficient and entropy of the cell sizes before and after, stand in the notes.
 
-    Follows BiasCXR's code (github.com/aahmadnejad/BiasCXR). Differs: made on the training split only, after the split, so
-    that no copy stands on both sides; a limit on copies; cells below `min_cell` and rows with an unknown attribute are
-    left as they are and out of the median; masked labels are left out of the rates.
+    Follows BiasCXR's code (github.com/aahmadnejad/BiasCXR, `create_debiased_dataframe`). Differs: made on the training split
+    only, after the split, so that no copy stands on both sides; a limit on copies, and random copies are spread evenly (no row
+    a third time before every row a second time) where it draws with replacement; cells below `min_cell` and rows with an
+    unknown attribute are left as they are and out of the median; masked labels (0 there) are left out of rates and distances,
+    a distance being the mean over the labels that are not.
+
+    When it helps: where errors come from a group being rare. When it harms: large cells lose rows that nothing replaces, and
+    copies add no patient, so the head may learn the few patients of a small cell by heart; cells of equal size can differ in
+    prevalence as before, and keeping the rows nearest to the overall rates takes the rarer positives out of large biased cells.
     """
 
     name: ClassVar[str] = "median_balance"
     Settings: ClassVar[type] = MedianBalanceSettings
 
     def _sample(self, train: SplitData, rng: np.random.Generator) -> Sample:
-        cells = Cells.of(train.attributes, self.settings.attributes)
-        codes, names = cells.codes(train.attributes), cells.names
-        sizes = np.bincount(codes[codes >= 0], minlength=len(names))
-        counted = sizes[sizes >= self.settings.min_cell]
-        if len(counted) < 2:
-            return plain_sample(np.arange(len(train)), ("fewer than two cells: nothing to balance",))
-        # Without the small cells: they stay as they are, and many of them would pull the others down to a handful of rows.
-        target = int(np.median(counted))
-        overall = positive_rates(train.labels)
-        distance = row_distances(train.labels, overall)
-        chosen = [np.flatnonzero(codes < 0)]
-        n_small = n_limited = 0
-        for cell in range(len(names)):
-            rows = np.flatnonzero(codes == cell)
-            if len(rows) < self.settings.min_cell:
-                n_small += 1
-                chosen.append(rows)
-                continue
-            bias = np.nanmean(np.abs(positive_rates(train.labels[rows]) - overall))
-            is_biased = bias > self.settings.bias_threshold
+        cells = CellSizes.of(train, self.settings.attributes, min_cell=self.settings.min_cell)
+        if not cells.can_be_balanced:
+            return plain_sample(np.arange(len(train)), NOTHING_TO_BALANCE)
+        target = cells.median
+        distance = row_distances(train.labels, positive_rates(train.labels))
+        bias = bias_scores(train.labels, cells.codes, len(cells.names))
+        chosen = [np.flatnonzero(~cells.takes_part)]
+        n_limited = 0
+        for cell in np.flatnonzero(cells.is_counted):
+            rows, is_biased = cells.rows(cell), bias[cell] > self.settings.bias_threshold
             if len(rows) >= target:
                 chosen.append(self._keep(rows, target, distance, is_biased, rng))
             else:
                 wanted = min(target, len(rows) * self.settings.max_copies)
                 n_limited += wanted < target
                 chosen.append(np.r_[rows, self._copy(rows, wanted - len(rows), distance, is_biased, rng)])
-        notes = [f"target: {target} rows a cell, {len(names)} cells"]
-        if n_small:
-            notes.append(f"{n_small} cells under {self.settings.min_cell} rows left as they are")
+        rows = np.concatenate(chosen)
+        notes = [f"target: {target:,} rows a cell, {len(cells.names)} cells", *evenness(cells, rows), *cells.left_alone()]
         if n_limited:
             notes.append(f"{n_limited} cells stopped at {self.settings.max_copies} copies of a row")
-        if len(chosen[0]):
-            notes.append(f"{len(chosen[0])} rows with an unknown attribute left as they are")
-        return plain_sample(np.concatenate(chosen), tuple(notes))
+        notes += self._bias_note(train, cells, bias)
+        return plain_sample(rows, tuple(notes))
+
+    def _bias_note(self, train: SplitData, cells: CellSizes, bias: np.ndarray) -> list[str]:
+        """Names every cell with its bias score, the most biased first; cells of few patients are not named."""
+        cell_and_patient = np.unique(
+            np.c_[cells.codes, np.unique(train.patient_id.astype(str), return_inverse=True)[1]], axis=0
+        )
+        patients = np.bincount(cell_and_patient[cell_and_patient[:, 0] >= 0, 0], minlength=len(cells.names))
+        is_shown = (patients >= FEW) & ~np.isnan(bias)
+        shown = sorted(np.flatnonzero(is_shown), key=lambda cell: -bias[cell])
+        if not shown:
+            return []
+        scores = ", ".join(f"{cells.names[cell]} {bias[cell]:.2f}" for cell in shown)
+        hidden = "" if is_shown.all() else f"; cells of fewer than {FEW} patients are not shown"
+        return [f"bias score by {cells.title} (above {self.settings.bias_threshold:g}: biased): {scores}{hidden}"]
 
     @staticmethod
     def _keep(rows: np.ndarray, n: int, distance: np.ndarray, is_biased: bool, rng: np.random.Generator) -> np.ndarray:
@@ -100,16 +112,42 @@ class MedianBalance(Sampler):
     def _copy(self, rows: np.ndarray, n: int, distance: np.ndarray, is_biased: bool, rng: np.random.Generator) -> np.ndarray:
         """Draws n copies, each row at most `max_copies - 1` times, so that no row occurs more than `max_copies` times."""
         shuffled = rng.permutation(rows)
-        copies: list[np.ndarray] = []
+        first = shuffled[:0]
         if is_biased:
             farthest_first = shuffled[np.argsort(-distance[shuffled], kind="stable")]
-            first = rng.permutation(farthest_first[: max(1, int(self.settings.far_share * len(rows)))])[:n]
-            copies.append(first)
-            shuffled = np.r_[np.setdiff1d(shuffled, first, assume_unique=True), first]
-        left = n - sum(map(len, copies))
-        pool = np.tile(shuffled, self.settings.max_copies)
-        copies.append(pool[:left])
-        return np.concatenate(copies)
+            first = farthest_first[: int(self.settings.far_share * len(rows))][:n]
+            # Rows that have a copy already come last in every further round.
+            shuffled = np.r_[shuffled[~np.isin(shuffled, first)], rng.permutation(first)]
+        return np.r_[first, np.resize(shuffled, n - len(first))]
+
+
+def evenness(cells: CellSizes, rows: np.ndarray) -> list[str]:
+    """Says how even the cells' sizes are before and after: BiasCXR's check of a balanced set."""
+    after = cells.codes[rows]
+    after = np.bincount(after[after >= 0], minlength=len(cells.names))
+    gini, entropy = ([measure(sizes) for sizes in (cells.sizes, after)] for measure in (gini_coefficient, normalized_entropy))
+    return [
+        f"cell sizes: Gini coefficient {gini[0]:.2f} before, {gini[1]:.2f} after; entropy {entropy[0]:.2f} before, "
+        f"{entropy[1]:.2f} after (1: all equal)"
+    ]
+
+
+def bias_scores(labels: np.ndarray, codes: np.ndarray, n_cells: int) -> np.ndarray:
+    """BiasCXR's bias score of each cell: mean over labels of |positive rate in the cell - positive rate overall|.
+
+    Args:
+        labels: `[n, L]` in {0, 1, NaN}; a label that is masked in a whole cell is left out of its mean.
+        codes: `[n]`, each row's cell, -1 for none; such rows count in the overall rates.
+        n_cells: k.
+
+    Returns:
+        `[k]` in [0, 1]; NaN for a cell without a row or with all labels masked.
+    """
+    overall = positive_rates(labels)
+    gaps = np.array([np.abs(positive_rates(labels[codes == cell]) - overall) for cell in range(n_cells)])
+    known = ~np.isnan(gaps)
+    n_known = known.sum(1)
+    return np.divide(np.where(known, gaps, 0).sum(1), n_known, out=np.full(n_cells, np.nan), where=n_known > 0)
 
 
 def positive_rates(labels: np.ndarray) -> np.ndarray:

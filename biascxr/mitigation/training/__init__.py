@@ -2,6 +2,18 @@
 
 from biascxr.mitigation.training.base import DemographicInputs, Head, NetworkMethod, TrainingMethod
 
-TRAINING = {"erm": "biascxr.mitigation.training.erm:Erm"}
+TRAINING = {
+    "erm": "biascxr.mitigation.training.erm:Erm",
+    "linear": "biascxr.mitigation.training.linear:Linear",
+    "focal": "biascxr.mitigation.training.focal:Focal",
+    "mixup": "biascxr.mitigation.training.mixup:Mixup",
+    "group_dro": "biascxr.mitigation.training.group_dro:GroupDro",
+    "jtt": "biascxr.mitigation.training.jtt:Jtt",
+    "dfr": "biascxr.mitigation.training.dfr:Dfr",
+    "dann": "biascxr.mitigation.training.dann:Dann",
+    "cdann": "biascxr.mitigation.training.cdann:Cdann",
+    "domain_independent": "biascxr.mitigation.training.domain_independent:DomainIndependent",
+    "label_noise": "biascxr.mitigation.training.label_noise:LabelNoise",
+}
 
 __all__ = ["TRAINING", "DemographicInputs", "Head", "NetworkMethod", "TrainingMethod"]

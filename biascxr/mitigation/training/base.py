@@ -40,8 +40,11 @@ class DemographicInputs:
         return sum(map(len, self.groups.values()))
 
     def encode(self, table: pd.DataFrame) -> np.ndarray:
-        """Returns `[n, k] float32`."""
-        columns = [(table[name] == group).to_numpy(np.float32) for name, own in self.groups.items() for group in own]
+        """Returns `[n, k] float32`; an attribute that the table does not have is unknown for everyone."""
+        nothing = pd.Series(UNKNOWN, index=table.index)
+        columns = [
+            (table.get(name, nothing) == group).to_numpy(np.float32) for name, own in self.groups.items() for group in own
+        ]
         return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), np.float32)
 
 
@@ -240,7 +243,7 @@ class NetworkMethod(TrainingMethod):
         return fit_head(
             trainer,
             self._rows(train, weights, cells, demographics),
-            self._rows(validation, np.ones(len(validation), np.float32), cells, demographics),
+            self._validation_rows(validation, cells, demographics),
             label_names=train.label_names,
             settings=FitSettings(
                 learning_rate=chosen.learning_rate,
@@ -250,7 +253,8 @@ class NetworkMethod(TrainingMethod):
                 weight_decay=chosen.weight_decay,
             ),
             seed=seed,
-            criterion=chosen.criterion,
+            criterion=self._criterion(trainer),
+            first_epoch=self._first_epoch(trainer),
             alter=self._alter_batch,
             log_dir=log_dir,
         )
@@ -261,6 +265,10 @@ class NetworkMethod(TrainingMethod):
         encoded = None if demographics is None else demographics.encode(part.attributes)
         groups = cells.codes(part.attributes).astype(np.int32)
         return Rows(part.vectors, part.labels, np.asarray(weights, np.float32), groups, encoded)
+
+    def _validation_rows(self, validation: SplitData, cells: Cells, demographics: DemographicInputs | None) -> object:
+        """The rows that early stopping looks at; a method may tell it of other groups than its own."""
+        return self._rows(validation, np.ones(len(validation), np.float32), cells, demographics)
 
     def _demographics(self, train: SplitData) -> DemographicInputs | None:
         names = tuple(name for name in self.settings.demographics if name in train.attributes)
@@ -288,6 +296,14 @@ class NetworkMethod(TrainingMethod):
         from biascxr.models import HeadTrainer
 
         return HeadTrainer(head)
+
+    def _criterion(self, trainer: object) -> object:
+        """What early stopping looks at: a key of `biascxr.models.CRITERIA`, or a function as those are."""
+        return self.settings.criterion
+
+    def _first_epoch(self, trainer: object) -> int:
+        """The first epoch, from 0, that early stopping may choose."""
+        return 0
 
     # Changes a batch as it is made, `(batch, rng) -> batch`, where a method mixes rows.
     _alter_batch = None

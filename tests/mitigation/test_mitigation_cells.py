@@ -1,0 +1,56 @@
+"""Cells of crossed attributes, numbered once and recognised again."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+from biascxr.errors import InputError
+from biascxr.mitigation.cells import Cells, chosen_attributes
+from biascxr.mitigation.training import DemographicInputs
+
+TABLE = pd.DataFrame({"race": ["A", "B", "unknown", "A"], "sex": ["F", "F", "M", "unknown"]})
+
+
+def test_a_row_is_in_a_cell_where_all_its_attributes_are_known():
+    cells = Cells.of(TABLE, ("race", "sex"))
+    assert cells.names == ("A / F", "B / F") and cells.title == "race x sex"
+    assert cells.codes(TABLE).tolist() == [0, 1, -1, -1]
+    assert Cells.of(TABLE, ("race",)).codes(TABLE).tolist() == [0, 1, -1, 0]
+
+
+def test_other_rows_are_numbered_alike_and_a_new_cell_is_in_none():
+    cells = Cells.of(TABLE, ("race", "sex"))
+    assert cells.codes(pd.DataFrame({"sex": ["F", "M"], "race": ["B", "B"]})).tolist() == [1, -1]
+    assert cells.codes(pd.DataFrame({"race": ["A", "B"]})).tolist() == [-1, -1], "a cohort without sex"
+
+
+def test_an_attribute_that_is_not_there_is_left_out_and_without_any_there_are_no_cells():
+    assert Cells.of(TABLE, ("insurance", "race")).attributes == ("race",)
+    none = Cells.of(TABLE, ("insurance",))
+    assert len(none) == 0 and none.codes(TABLE).tolist() == [-1] * 4
+
+
+def test_values_that_hold_the_joining_text_are_not_merged():
+    table = pd.DataFrame({"x": ["A / B", "A"], "y": ["C", "B / C"]})
+    cells = Cells.of(table, ("x", "y"))
+    assert len(cells) == 2 and len(set(cells.codes(table))) == 2
+    assert Cells.of(table, ("x",)).names == ("A", "A / B"), "alone it is as recorded"
+    with pytest.raises(InputError, match="'a x b' cannot be crossed with others"):
+        Cells.of(pd.DataFrame({"a x b": ["1"], "y": ["C"]}), ("a x b", "y"))
+
+
+def test_race_is_acted_on_where_nothing_is_named_else_the_first_attribute():
+    assert chosen_attributes("m", (), ["sex", "race"]) == ("race",)
+    assert chosen_attributes("m", (), ["sex", "age_group"]) == ("sex",)
+    assert chosen_attributes("m", (), []) == ()
+    assert chosen_attributes("m", ("sex",), ["sex", "race"]) == ("sex",)
+    with pytest.raises(InputError, match=r"m.attributes=\['sx'\]: 'sx' is not an attribute of this cohort: \['sex'\]"):
+        chosen_attributes("m", ("sx",), ["sex"])
+
+
+def test_demographics_are_one_column_per_group_and_zeros_where_unknown_new_or_not_recorded():
+    inputs = DemographicInputs.of(TABLE, ("race", "sex"))
+    assert inputs.groups == {"race": ("A", "B"), "sex": ("F", "M")} and inputs.n_columns == 4
+    assert inputs.encode(TABLE).tolist() == [[1, 0, 1, 0], [0, 1, 1, 0], [0, 0, 0, 1], [1, 0, 0, 0]]
+    assert inputs.encode(pd.DataFrame({"race": ["new", "B"]})).tolist() == [[0, 0, 0, 0], [0, 1, 0, 0]]
