@@ -15,6 +15,7 @@ import sys
 import threading
 import time
 from dataclasses import asdict, dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -131,7 +132,6 @@ def race_biascxr(racer: Racer) -> None:
         turns.begin()
         return loss
 
-    CRITERIA["turn"] = loss_that_ends_a_turn
     n_labels, seed = train.labels.shape[1], 0
     while True:
         turns.begin()
@@ -143,7 +143,7 @@ def race_biascxr(racer: Racer) -> None:
             label_names=tuple(f"finding {i + 1}" for i in range(n_labels)),
             settings=FitSettings(LEARNING_RATE, racer.batch_size, max_epochs=racer.epochs, patience=racer.epochs),
             seed=seed,
-            criterion="turn" if racer.turn == "epoch" else "loss",
+            criterion=loss_that_ends_a_turn if racer.turn == "epoch" else plain_loss,
         )
         turns.end(history["val_loss"].min())
         seed += 1
@@ -163,7 +163,7 @@ def race_torch(racer: Racer) -> None:
 
     def network() -> torch.nn.Module:
         sizes, layers = [x.shape[1], *racer.hidden, y.shape[1]], []
-        for n_in, n_out in zip(sizes, sizes[1:], strict=False):
+        for n_in, n_out in pairwise(sizes):
             linear = torch.nn.Linear(n_in, n_out)
             torch.nn.init.xavier_uniform_(linear.weight)  # Keras's
             torch.nn.init.zeros_(linear.bias)

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 
 from biascxr.errors import InputError
 from biascxr.run_folder import STAGES, files_digest
@@ -66,10 +67,9 @@ def open_store(store: Path, cohort, folder: Path):
     try:
         found = EmbeddingSet.load(store)
     except (ValueError, KeyError, OSError) as error:
-        raise InputError(f"--embedding_store {store} cannot be read: {error}") from error
-    needed = {"encoder", "is_trained", "trained_on", "vector_length", "weights"} - set(found.card)
-    if needed:
-        raise InputError(f"--embedding_store {store}: card.json lacks {', '.join(sorted(needed))}.")
+        what = f"index.parquet lacks the column {error}" if isinstance(error, KeyError) else error
+        raise InputError(f"--embedding_store {store} cannot be read: {what}.") from error
+    check_contents(store, found)
     position = {image: row for row, image in enumerate(found.image_id) if found.view_id[row] == 0}
     wanted = cohort.table["image_id"].to_numpy(object)
     rows = np.array([position.get(image, -1) for image in wanted])
@@ -90,6 +90,25 @@ def open_store(store: Path, cohort, folder: Path):
     write_rejected(folder, cohort, rows)
     vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
     return replace(found, image_id=wanted[rows >= 0], view_id=np.zeros(len(kept), np.int32), vectors=vectors)
+
+
+def check_contents(store: Path, found) -> None:
+    """Raises InputError where a store's parts do not fit together, or a vector is not a number."""
+    if not isinstance(found.card, dict):
+        raise InputError(f"--embedding_store {store}: card.json must hold names and values; got a {type(found.card).__name__}.")
+    missing = {"encoder", "fingerprint", "is_trained", "trained_on", "vector_length", "weights"} - set(found.card)
+    if missing:
+        raise InputError(f"--embedding_store {store}: card.json lacks {', '.join(sorted(missing))}.")
+    n, length = found.vectors.shape
+    if length != found.card["vector_length"]:
+        said = found.card["vector_length"]
+        raise InputError(f"--embedding_store {store}: vectors of {length} numbers; card.json says {said}.")
+    images = pd.Series(found.image_id[found.view_id == 0])
+    if images.duplicated().any():
+        raise InputError(f"--embedding_store {store}: {int(images.duplicated().sum())} image_ids are there twice.")
+    n_broken = sum(int((~np.isfinite(found.vectors[i : i + 8192]).all(axis=1)).sum()) for i in range(0, n, 8192))
+    if n_broken:
+        raise InputError(f"--embedding_store {store}: {n_broken} of {n} vectors hold NaN or infinity; leave those rows out.")
 
 
 def link_or_copy(source: Path, target: Path) -> None:

@@ -9,6 +9,7 @@ builds, so a run that changes nothing loads no TensorFlow.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,7 +19,17 @@ import biascxr
 from biascxr.config import RunConfig, to_dict
 from biascxr.embedding_store import cohort_of_store, copy_cohort, open_store, store_digest
 from biascxr.run_checks import check_audit, check_files, check_rejected, check_request, keep_vectors, settle_vectors
-from biascxr.run_folder import STAGES, RunFolder, describe_run, file_digest, files_digest, log_to, outputs_digest, run_versions
+from biascxr.run_folder import (
+    STAGES,
+    RunFolder,
+    describe_run,
+    file_digest,
+    files_digest,
+    folder_name,
+    log_to,
+    outputs_digest,
+    run_versions,
+)
 from biascxr.view_stages import augmented_views, check_views, recipe_views, view_key
 
 logger = logging.getLogger("biascxr")
@@ -66,12 +77,13 @@ def run(config: RunConfig, *, until: str = "report") -> Path:
     return run_stages(config, until=until).folder.path
 
 
-def run_stages(config: RunConfig, *, until: str = "report") -> Run:
+def run_stages(config: RunConfig, *, until: str = "report", own_config: bool = True) -> Run:
     """Runs the pipeline.
 
     Args:
         config: what to run on and how; `csv_path` or `demo` must be given.
         until: the last stage to run.
+        own_config: write `config.yaml`; a sweep writes its own and leaves that of a run in the same folder.
 
     Returns:
         The run, with its finished stages.
@@ -85,7 +97,8 @@ def run_stages(config: RunConfig, *, until: str = "report") -> Run:
     logger.info("biascxr %s: run in %s", biascxr.__version__, current.folder.path)
     if config.demo:
         phantom(current)
-    describe_run(current.folder.path, config)
+    if own_config:
+        describe_run(current.folder.path, config)
     cohort(current)
     check_audit(current)
     check_views(current, recipes)
@@ -293,10 +306,15 @@ def mitigation(run: Run, recipe, policy: str | None = None) -> None:
         build,
         member=member,
         inputs=run.inputs_of("cohort", "embeddings", *view_stages_of(run, recipe)),
-        settings=recipe.describe() | {"seed": run.config.seed},
+        settings=recipe.describe() | {"seed": run.config.seed, "backend": keras_backend()},
         code=("mitigation", "models", "metrics", "containers", "cohort"),
         libraries=("keras", "tensorflow", "scikit-learn"),
     )
+
+
+def keras_backend() -> str:
+    """Returns the backend that Keras will train on, without importing it."""
+    return os.environ.get("KERAS_BACKEND", "tensorflow")
 
 
 def view_stages_of(run: Run, recipe) -> list[str]:
@@ -307,7 +325,8 @@ def view_stages_of(run: Run, recipe) -> list[str]:
 def recipe_stage(run: Run, recipe, policy: str | None = None) -> str:
     """Returns the key in `run.stages` of a recipe trained on the labels of a policy for uncertain ones."""
     own = policy in (None, run.config.cohort.uncertain_policy)
-    return f"mitigation/{recipe.name}" if own else f"mitigation/labels_as_{policy}/{recipe.name}"
+    folder = folder_name(recipe.name)
+    return f"mitigation/{folder}" if own else f"mitigation/labels_as_{policy}/{folder}"
 
 
 def leakage(run: Run) -> None:
@@ -379,7 +398,7 @@ def report(run: Run, recipes: tuple) -> None:
             used=cohort,
             card=embedding_set.card,
             predictions={r.name: test_predictions(run, r) for r in recipes},
-            recipe_folders={r.name: run.stages[f"mitigation/{r.name}"] for r in recipes},
+            recipe_folders={r.name: run.stages[recipe_stage(run, r)] for r in recipes},
             leakage=run.stages["leakage"],
             audit=run.stages["audit"],
             rejected=run.stages["records" if "records" in run.stages else "embeddings"],

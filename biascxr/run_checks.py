@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import fields
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ def check_request(config: RunConfig) -> tuple:
     store = config.embeddings.embedding_store
     if store is not None:
         check_store(store)
+        check_store_and_run(config)
     has_cohort = config.demo or (store is not None and cohort_of_store(store) is not None)
     if config.csv_path is None and not has_cohort:
         raise InputError("Give a table with --csv_path meta.csv, or --demo for a made-up cohort.")
@@ -44,6 +46,24 @@ def check_request(config: RunConfig) -> tuple:
     find_encoder(config.embeddings.encoder, config.embeddings.weights)
     check_weights_path(config.embeddings.weights)
     return parse_recipes(config.mitigation.recipes, config.mitigation.settings)
+
+
+def check_store_and_run(config: RunConfig) -> None:
+    """Raises InputError for a store that this run would write over, or for settings that a store's own cohort does not take."""
+    store = config.embeddings.embedding_store
+    if store.resolve().parent == config.run_dir().resolve():
+        raise InputError(
+            f"--embedding_store {store} is this run's own and would be written over: leave it out, and the run goes on from "
+            "its own vectors; or name another --output_dir."
+        )
+    if config.csv_path is None and not config.demo:
+        own = (config.cohort, config.bias)
+        given = [f.name for part in own for f in fields(part) if getattr(part, f.name) != f.default]
+        if given:
+            raise InputError(
+                f"Without --csv_path the cohort is that of the store's run, as it is; --{given[0]} would change it. Give the "
+                "table with --csv_path too."
+            )
 
 
 def check_audit(run: Run) -> None:

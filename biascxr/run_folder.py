@@ -7,11 +7,13 @@ shape its output. The temporary folder's name carries that fingerprint, so a kil
 
 from __future__ import annotations
 
+import glob
 import hashlib
 import importlib.metadata
 import json
 import logging
 import os
+import re
 import shutil
 import sys
 import time
@@ -45,6 +47,18 @@ STAGES = {
     "report": "07_report",
     "sweep": "08_sweep",
 }
+
+
+# What can be a folder's name as it stands: no separator, no way up, short enough for a partial folder's suffix.
+PLAIN_NAME = re.compile(r"(?!.*\.\.)[\w.+\-=,()\[\]@]{1,150}")
+
+
+def folder_name(name: str) -> str:
+    """Returns the folder of a recipe: its own name where that can be one, else a short form that no other recipe has."""
+    if PLAIN_NAME.fullmatch(name):
+        return name
+    plain = re.sub(r"[^\w+\-=,()\[\]@]", "_", name)[:100]
+    return f"{plain}~{hashlib.sha256(name.encode()).hexdigest()[:8]}"
 
 
 def file_digest(path: Path) -> str:
@@ -120,7 +134,7 @@ class RunFolder:
             return final
 
         partial = final.with_name(f".{final.name}-{key[:12]}.partial")
-        for stale in final.parent.glob(f".{final.name}-*.partial"):
+        for stale in final.parent.glob(f".{glob.escape(final.name)}-*.partial"):
             if stale != partial:
                 shutil.rmtree(stale)
         if partial.exists():

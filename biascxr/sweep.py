@@ -11,8 +11,11 @@ import logging
 import multiprocessing
 import os
 import sys
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -20,9 +23,9 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from biascxr.config import SweepConfig, to_dict
+from biascxr.config import SweepConfig, to_dict, to_yaml
 from biascxr.errors import InputError
-from biascxr.run_folder import RunFolder
+from biascxr.run_folder import RunFolder, folder_name, run_versions
 
 logger = logging.getLogger("biascxr")
 
@@ -72,7 +75,7 @@ class Training:
     @property
     def member(self) -> str:
         """Its folder under `08_sweep`."""
-        return f"{self.recipe.name}/seed_{self.seed}_fold_{self.fold}"
+        return f"{folder_name(self.recipe.name)}/seed_{self.seed}_fold_{self.fold}_of_{self.n_folds}"
 
 
 def sweep(config: SweepConfig) -> Path:
@@ -87,13 +90,20 @@ def sweep(config: SweepConfig) -> Path:
     Raises:
         InputError: something the user gave cannot be used.
     """
+    from biascxr.audit import MIN_UNITS
     from biascxr.mitigation import parse_recipes
     from biascxr.pipeline import run_stages
 
     recipes = parse_recipes(config.mitigation.recipes, config.mitigation.settings)
     if len(recipes) < 2:
         raise InputError("A sweep compares recipes with erm: name at least one other in --recipes.")
-    run = run_stages(config.run_config(), until="embeddings")
+    n_units = config.folds if config.folds > 1 else config.seeds
+    if n_units < MIN_UNITS:
+        what = "folds" if config.folds > 1 else "seeds"
+        logger.warning("sweep: %d %s are too few for a verdict on a method; it takes %d", n_units, what, MIN_UNITS)
+    if config.folds > 1 and any(recipe.view_settings() is not None for recipe in recipes):
+        raise InputError("controlled_augmentation plans views of the run's own training patients: sweep it with --folds 1.")
+    run = run_stages(config.run_config(), until="embeddings", own_config=False)
     embedded, _ = run.embedded()
     if config.folds > 1:
         fold_cohort(embedded, 0, config.folds, seed=config.seed)  # too few patients is said before anything is trained
@@ -147,16 +157,33 @@ def train_all(trainings: list[Training], n_jobs: int) -> dict[str, Path]:
     bar = tqdm(total=len(trainings), desc="sweep", unit="training", mininterval=0.5)
     # spawn: a forked copy of a process that has started TensorFlow's threads can hang
     context = multiprocessing.get_context("spawn")
-    with _environment(ONE_THREAD), bar, ProcessPoolExecutor(n_jobs, mp_context=context) as pool:
+    options = {"mp_context": context, "initializer": _end_with, "initargs": (os.getpid(),)}
+    with _environment(ONE_THREAD), bar, ProcessPoolExecutor(n_jobs, **options) as pool:
         waiting = {pool.submit(train_one, training): training for training in trainings}
         try:
             for done in as_completed(waiting):
                 folders[waiting[done].member] = done.result()
                 bar.update()
+        except InputError as error:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise InputError(f"{waiting[done].member}: {error} (finished trainings are kept)") from error
+        except BrokenProcessPool as error:
+            raise InputError("A training's process ended by itself, as when memory runs out: try fewer --jobs.") from error
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
     return folders
+
+
+def _end_with(parent: int) -> None:
+    """Ends this worker when the sweep that started it is gone: nobody would take what it makes."""
+
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(2)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def train_one(training: Training) -> Path:
@@ -184,7 +211,7 @@ def train_one(training: Training) -> Path:
         inputs=training.inputs,
         settings=training.recipe.describe()
         | {"seed": training.seed, "fold": training.fold, "n_folds": training.n_folds, "split_seed": training.split_seed}
-        | {"keep_model": training.keep_model},
+        | {"keep_model": training.keep_model, "backend": os.environ.get("KERAS_BACKEND", "tensorflow")},
         code=("mitigation", "models", "metrics", "containers", "cohort", "sweep"),
         libraries=("keras", "tensorflow", "scikit-learn"),
     )
@@ -265,7 +292,19 @@ def _compare(config: SweepConfig, run, trainings: list[Training], folders: dict[
     made.comparisons.to_csv(folder / "comparisons.csv", index=False)
     described = {"seeds": config.seeds, "folds": config.folds, "seed": config.seed, "config": to_dict(config)}
     (folder / "sweep.json").write_text(json.dumps(described, indent=2), encoding="utf-8")
-    write_sweep_page(made, described, folder, truth="phantom" in run.stages)
+    (folder / "config.yaml").write_text(to_yaml(replace(config, output_dir=run.folder.path)), encoding="utf-8")
+    cohort, embeddings = run.embedded()
+    test = cohort.table[cohort.table["split"] == "test"]
+    facts = {
+        "truth": "phantom" in run.stages,
+        "is_trained": embeddings.card["is_trained"],
+        "encoder": f"{embeddings.card['encoder']} ({Path(str(embeddings.card['weights'])).name})",
+        "n_images": len(test),
+        "n_patients": test["patient_id"].nunique(),
+        "layout": cohort.layout,
+        "versions": run_versions(),
+    }
+    write_sweep_page(made, described, facts, folder)
     return folder
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,30 @@ def test_the_phantom_benchmark_finds_the_planted_bias_and_where_labels_mislead()
 def test_flags_of_the_phantom_benchmark_that_make_no_sense_are_refused(flags):
     made = run("phantom.py", *flags)
     assert made.returncode == 2 and flags[0] in made.stderr
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_training_speed_races_what_is_installed_to_one_validation_loss():
+    made = run("training_speed.py", "--rows", "2000", "--epochs", "2", "--batch-sizes", "64", "--no-small")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "biascxr, TensorFlow" in made.stdout and "validation losses differ by" in made.stdout
+    has_torch = importlib.util.find_spec("torch") is not None
+    assert ("PyTorch, DataLoader" if has_torch else "pip install torch") in made.stdout
+
+
+@pytest.mark.slow
+def test_the_benchmark_of_training_memory_trains_from_a_map_and_from_memory_alike():
+    made = run("training_memory.py", "--rows", "300", "--epochs", "1")
+    assert made.returncode == 0, made.stdout + made.stderr
+    rows = {line[:34].strip(): line.split()[-1] for line in made.stdout.splitlines() if line.startswith("biascxr, TensorFlow")}
+    assert rows["biascxr, TensorFlow, memory map"] == rows["biascxr, TensorFlow, in memory"]
+    assert "anonymous memory" in made.stdout
+
+
+@pytest.mark.parametrize("script", ["training_speed.py", "training_memory.py"])
+def test_flags_of_the_training_benchmarks_that_make_no_sense_are_refused(script):
+    made = run(script, "--epochs", "0")
+    assert made.returncode == 2 and "--epochs" in made.stderr
 
 
 @pytest.mark.parametrize("flags", [["--worlds", "1"], ["--part", "nothing"], ["--pace"]])

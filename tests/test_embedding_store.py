@@ -88,7 +88,7 @@ def test_what_is_no_store_is_said_before_anything_is_done(table, tmp_path, capsy
     with pytest.raises(InputError, match="holds no vector of this table's images"):
         run_stages(parse_flags(flags(table, tmp_path / "others", tmp_path / "run")), until="embeddings")
     (tmp_path / "others" / "card.json").write_text(json.dumps({"encoder": "mine"}))
-    with pytest.raises(InputError, match=r"card\.json lacks is_trained, trained_on, vector_length, weights"):
+    with pytest.raises(InputError, match=r"card\.json lacks fingerprint, is_trained, trained_on, vector_length, weights"):
         run_stages(parse_flags(flags(table, tmp_path / "others", tmp_path / "run2")), until="embeddings")
     assert len(store) == 2
     with pytest.raises(InputError, match="Give a table with --csv_path"):

@@ -103,7 +103,9 @@ CHANGED = RunConfig(
         mechanism="annotation", strength=0.25, plant=("annotation:0.3:sex=F", "prevalence:1:race=A B:Lung Opacity")
     ),
     records=RecordsConfig(image_size=64, equalize=False, image_format="jpeg", rows_per_shard=9, max_rejected_share=0.5),
-    embeddings=EmbeddingsConfig(weights="a b.keras", pooling="avg", inference_batch=2, vector_length=1376),
+    embeddings=EmbeddingsConfig(
+        weights="a b.keras", pooling="avg", inference_batch=2, vector_length=1376, embedding_store=Path("a store")
+    ),
     mitigation=MitigationConfig(
         recipes="erm, median_balance+erm", settings=("erm.batch_size=16", "median_balance.max_copies=5")
     ),

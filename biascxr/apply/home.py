@@ -10,7 +10,7 @@ from pathlib import Path
 import biascxr
 from biascxr.apply.settings import CONFIG, ApplyConfig, read_config, settings_elsewhere
 from biascxr.errors import InputError
-from biascxr.run_folder import STAGES, manifest_of, outputs_digest
+from biascxr.run_folder import STAGES, folder_name, manifest_of, outputs_digest
 
 PREDICTIONS = "predictions.parquet"
 
@@ -42,7 +42,7 @@ class Home:
 
     def recipe_folder(self, name: str) -> Path:
         """Returns where a trained recipe lies."""
-        return self.folder / STAGES["mitigation"] / name
+        return self.folder / STAGES["mitigation"] / folder_name(name)
 
     def digest(self, stage: str, names: tuple[str, ...] | None = None) -> str:
         """Returns the fingerprint of what a stage (`"cohort"`, `"mitigation/erm"`) wrote."""
@@ -81,7 +81,7 @@ def _check_recipe(run: Path, recipe) -> None:
     from biascxr.mitigation import Recipe
     from biascxr.mitigation.trained import RECIPE_FILE
 
-    place = run / STAGES["mitigation"] / recipe.name
+    place = run / STAGES["mitigation"] / folder_name(recipe.name)
     manifest = manifest_of(place)
     if not manifest or not (place / RECIPE_FILE).is_file():
         raise _unfinished(run, f"recipe {recipe.name} is not trained")

@@ -127,7 +127,7 @@ def settings_elsewhere(run: Path, own: RunConfig) -> ApplyConfig:
             **{name: getattr(fresh.cohort, name) for name in ABOUT_THE_TABLE},
         ),
         records=own.records,
-        embeddings=replace(own.embeddings, vector_length=None),  # compared with the run's own, in words of its own
+        embeddings=replace(own.embeddings, vector_length=None, embedding_store=None),
         mitigation=own.mitigation,
         leakage=own.leakage,
         audit=own.audit,

@@ -15,7 +15,7 @@ from biascxr.apply.settings import ApplyConfig, check_settings
 from biascxr.config import AuditConfig, to_dict
 from biascxr.errors import InputError
 from biascxr.pipeline import Run
-from biascxr.run_folder import STAGES, RunFolder, describe_run, log_to, manifest_of, outputs_digest, run_versions
+from biascxr.run_folder import STAGES, RunFolder, describe_run, folder_name, log_to, manifest_of, outputs_digest, run_versions
 
 logger = logging.getLogger("biascxr")
 
@@ -147,7 +147,7 @@ def check_before_work(out: Run, home: Home) -> None:
         )
         check_fingerprint(encoder.card(), home)
     for recipe in home.recipes:
-        if not manifest_of(out.folder.path / STAGES["mitigation"] / recipe.name):
+        if not manifest_of(out.folder.path / STAGES["mitigation"] / folder_name(recipe.name)):
             load_recipe(home, recipe.name)
 
 
@@ -210,11 +210,11 @@ def predictions(out: Run, home: Home, name: str) -> None:
         for file in manifest_of(home.recipe_folder(name))["outputs"]
         if file.endswith((".json", ".h5", ".npz")) or file.startswith(("calibration_", "thresholds"))
     )  # a .keras archive carries a date, and holds what these hold
-    stage = f"mitigation/{name}"
+    stage = f"mitigation/{folder_name(name)}"
     out.stages[stage] = out.folder.stage(
         "mitigation",
         build,
-        member=name,
+        member=folder_name(name),
         inputs=out.inputs_of("cohort", "embeddings")
         | {"recipe": home.digest(stage, trained_parts), "run": home.digest("cohort")},
         settings={},
@@ -258,7 +258,7 @@ def predict(out: Run, home: Home, name: str):
 
 def applied_of(out: Run, name: str) -> dict:
     """Returns what `predict` counted for a recipe."""
-    return json.loads((out.stages[f"mitigation/{name}"] / APPLIED).read_text(encoding="utf-8"))
+    return json.loads((out.stages[f"mitigation/{folder_name(name)}"] / APPLIED).read_text(encoding="utf-8"))
 
 
 def predictions_out(out: Run, home: Home) -> dict:
@@ -266,7 +266,8 @@ def predictions_out(out: Run, home: Home) -> dict:
     from biascxr.containers import Predictions
 
     attributes = out.cohort().attributes
-    return {r.name: Predictions.load(out.stages[f"mitigation/{r.name}"] / PREDICTIONS, attributes) for r in home.recipes}
+    folders = {r.name: out.stages[f"mitigation/{folder_name(r.name)}"] for r in home.recipes}
+    return {name: Predictions.load(folder / PREDICTIONS, attributes) for name, folder in folders.items()}
 
 
 def predictions_in(out: Run, home: Home) -> dict:
@@ -304,7 +305,7 @@ def audit(out: Run, home: Home) -> None:
         tables.effects.to_csv(folder / EFFECTS, index=False)
         audit_on_reference(out.cohort(), list(away.values()), config, folder, seed=out.config.seed)
 
-    stages = [f"mitigation/{r.name}" for r in home.recipes]
+    stages = [f"mitigation/{folder_name(r.name)}" for r in home.recipes]
     out.stages["audit"] = out.folder.stage(
         "audit",
         build,
@@ -352,7 +353,7 @@ def report(out: Run, home: Home) -> None:
             folder,
         )
 
-    stages = [f"mitigation/{r.name}" for r in home.recipes]
+    stages = [f"mitigation/{folder_name(r.name)}" for r in home.recipes]
     out.stages["report"] = out.folder.stage(
         "report",
         build,

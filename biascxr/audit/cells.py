@@ -30,6 +30,28 @@ _S = {name: i for i, name in enumerate(SUMS)}
 
 
 @dataclass(frozen=True)
+class RunNoise:
+    """How the values of one recipe differ between its training runs, where the cells are means over several.
+
+    Attributes:
+        units: per metric `[U, L, C]`, the estimate of each of U units of training runs.
+        factor: the variance of the mean over runs is this times the variance over units.
+        draws: `[U, R]`, what each resample gives the units' deviations: their noise has that variance, and it is the same for
+            every recipe.
+    """
+
+    units: dict[str, np.ndarray]
+    factor: float
+    draws: np.ndarray
+
+    def add_to(self, values: np.ndarray, units: np.ndarray) -> np.ndarray:
+        """Returns values `[k, R + 1]` whose resamples hold the noise of other training runs too, from units `[U, k]`."""
+        noisy = values.copy()
+        noisy[:, 1:] += (units - units.mean(axis=0)).T @ self.draws
+        return noisy
+
+
+@dataclass(frozen=True)
 class Cells:
     """All metrics of one set of predictions.
 
@@ -38,11 +60,13 @@ class Cells:
             estimate, the others are resamples of patients.
         counts: closed forms and counts, per label and column.
         n_findings: the first labels, which averages are over; a derived "No Finding" and all findings pooled (micro) follow.
+        runs: where the values are means over training runs, how those differ; else None.
     """
 
     values: dict[str, np.ndarray]
     counts: ClosedForms
     n_findings: int
+    runs: RunNoise | None = None
     _spreads: dict[str, np.ndarray] = field(default_factory=dict, repr=False)
 
     def estimate(self, metric: str) -> np.ndarray:

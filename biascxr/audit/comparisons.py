@@ -66,18 +66,27 @@ def comparison_table(
                 if label == MACRO:
                     a, b = (macro_values(cells, metric, chosen, columns) for cells in (before, after))
                     df, is_enough = np.full(len(columns), np.inf), bool(chosen.any())
+                    of_units = np.flatnonzero(chosen)
                 else:
                     at = label_names.index(label)
                     a, b = (cells.values[metric][at, columns] for cells in (before, after))
                     # As in the table of gaps: a finding with a handful of patients of the class in a group has no gap.
                     df, is_enough = before.class_patients(metric)[at, columns] - 1, bool(enough[at])
+                    of_units = np.array([at])
                 common = {"label": label, "attribute": name, "metric": metric}
-                rows += _change_rows(common, names, a, b, df, before.counts.n_patients[:, columns].max(axis=0), config)
+                error = spread(b[:, 1:] - a[:, 1:])
+                gap_df = np.inf
+                if before.runs is not None and len(of_units):
+                    error, df = with_run_noise(before, after, metric, of_units, columns, error, df)
+                    a, b = (with_noisy_resamples(cells, metric, of_units, columns, v) for cells, v in ((before, a), (after, b)))
+                    gap_df = float(np.min(df))
+                n_patients = before.counts.n_patients[:, columns].max(axis=0)
+                rows += _change_rows(common, names, a, b, error, df, n_patients, config)
                 if attribute is not None and len(columns) > 1:
                     if is_enough:
-                        kept[label, name, metric] = Changes(names, a, b, df)
+                        kept[label, name, metric] = Changes(names, a, b, df, gap_df)
                     low = np.nan if gap_lows is None else gap_lows.get((label, name, metric), np.nan)
-                    rows.append(common | _gap_row(a, b, config, is_enough=is_enough, gap_low=low))
+                    rows.append(common | _gap_row(a, b, config, is_enough=is_enough, gap_low=low, df=gap_df))
     rows += _equalized_odds_rows(kept, config)
     overall = {row["label"]: row for row in rows if row["attribute"] == OVERALL and row["metric"] == "AUROC"}
     for row in rows:
@@ -92,9 +101,50 @@ def comparison_table(
     return pd.DataFrame(rows, columns=list(COLUMNS))
 
 
-def _change_rows(common, groups, before, after, df, n_patients, config: AuditConfig) -> list[dict]:
-    """One row per group, from values `[k, R + 1]`."""
-    change, error = after[:, 0] - before[:, 0], spread(after[:, 1:] - before[:, 1:])
+def with_run_noise(
+    before: Cells, after: Cells, metric: str, labels: np.ndarray, columns: list[int], error: np.ndarray, df: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+    """Adds the chance of other training runs to a change's standard error.
+
+    `V = V_patients + V_runs` with `V_runs = factor x variance over units of their changes`, and Welch and Satterthwaite's
+    degrees of freedom, `V² / (V_patients² / df + V_runs² / (U - 1))`: a handful of runs has a handful of them, to the extent
+    that the chance is theirs.
+
+    Args:
+        before: cells that are means over training runs.
+        after: likewise, of the same seeds and folds.
+        metric: of which metric.
+        labels: the labels averaged over.
+        columns: the k groups.
+        error: `[k]`, standard error over patients.
+        df: `[k]`, its degrees of freedom.
+
+    Returns:
+        Standard error and degrees of freedom, `[k]` each.
+    """
+    changes = unit_values(after, metric, labels, columns) - unit_values(before, metric, labels, columns)
+    n_units = len(changes)
+    of_runs = before.runs.factor * changes.var(axis=0, ddof=1) if n_units > 1 else np.zeros(len(columns))
+    of_patients = error**2
+    total = of_patients + of_runs
+    with np.errstate(invalid="ignore", divide="ignore"):
+        joint = total**2 / (of_patients**2 / df + (of_runs**2 / (n_units - 1) if n_units > 1 else 0.0))
+    return np.sqrt(total), np.where(total > 0, np.maximum(joint, 1.0), df)
+
+
+def with_noisy_resamples(cells: Cells, metric: str, labels: np.ndarray, columns: list[int], values: np.ndarray) -> np.ndarray:
+    """Returns values `[k, R + 1]` with the noise of other training runs in their resamples."""
+    return cells.runs.add_to(values, unit_values(cells, metric, labels, columns))
+
+
+def unit_values(cells: Cells, metric: str, labels: np.ndarray, columns: list[int]) -> np.ndarray:
+    """Returns `[U, k]`: each unit's mean over labels."""
+    return cells.runs.units[metric][:, labels][:, :, columns].mean(axis=1)
+
+
+def _change_rows(common, groups, before, after, error, df, n_patients, config: AuditConfig) -> list[dict]:
+    """One row per group, from values `[k, R + 1]` and the standard errors of their changes."""
+    change = after[:, 0] - before[:, 0]
     low, high = t_interval(change, error, config.confidence, df=df)
     p = t_p_value(change, error, df=df)
     return [
@@ -108,7 +158,7 @@ def _change_rows(common, groups, before, after, df, n_patients, config: AuditCon
     ]  # fmt: skip
 
 
-def _gap_row(before, after, config: AuditConfig, *, is_enough: bool, gap_low: float) -> dict:
+def _gap_row(before, after, config: AuditConfig, *, is_enough: bool, gap_low: float, df: float = np.inf) -> dict:
     gaps = [float(np.ptp(v[:, 0])) if is_enough and not np.isnan(v[:, 0]).any() else np.nan for v in (before, after)]
     row = {
         "group": GAP, "before": gaps[0], "after": gaps[1], "change": gaps[1] - gaps[0], "low": np.nan, "high": np.nan,
@@ -116,7 +166,7 @@ def _gap_row(before, after, config: AuditConfig, *, is_enough: bool, gap_low: fl
         "interval": "max-min projection, patients resampled, paired",
     }  # fmt: skip
     if not np.isnan(gaps).any():
-        found = gap_change(before[:, 0], after[:, 0], before[:, 1:], after[:, 1:], config.confidence)
+        found = gap_change(before[:, 0], after[:, 0], before[:, 1:], after[:, 1:], config.confidence, df=df)
         row |= {"low": found.low, "high": found.high, "p_value": found.p_value}
     row["baseline_gap_low"] = gap_low
     return row
@@ -136,6 +186,7 @@ def _equalized_odds_rows(kept: dict[tuple[str, str, str], Changes], config: Audi
         found = gap_change(
             (of_tpr.before[:, 0], of_fpr.before[:, 0]), (of_tpr.after[:, 0], of_fpr.after[:, 0]),
             (of_tpr.before[:, 1:], of_fpr.before[:, 1:]), (of_tpr.after[:, 1:], of_fpr.after[:, 1:]), config.confidence,
+            df=min(of_tpr.gap_df, of_fpr.gap_df),
         )  # fmt: skip
         rows.append({
             "label": label, "attribute": attribute, "group": GAP, "metric": EQUALIZED_ODDS, "before": before, "after": after,

@@ -12,10 +12,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
-from scipy import stats
 
 from biascxr.audit.build import check_alike, patient_share, with_verdicts
-from biascxr.audit.cells import MACRO, Cells, is_worth_compiling, measure_cells
+from biascxr.audit.cells import MACRO, Cells, RunNoise, is_worth_compiling, measure_cells
 from biascxr.audit.choices import choose_attributes, choose_metrics
 from biascxr.audit.comparisons import comparison_table
 from biascxr.audit.groups import ALL, OVERALL, Groups, find_groups
@@ -27,7 +26,7 @@ from biascxr.metrics.resampling import Resamples, resample_patients
 
 logger = logging.getLogger("biascxr")
 
-MIN_UNITS = 5  # a verdict on a method rests on so many independent training runs
+MIN_UNITS = 5  # a verdict on a method rests on so many seeds, or folds
 NO_VERDICT = "no verdict: too few runs"
 
 
@@ -65,11 +64,10 @@ def compare_methods(
     """Compares recipes by the means over their training runs; the first recipe is the baseline.
 
     The estimate is the difference of means over runs. Its variance is that of other test patients (the same resamples for
-    all runs, so models are compared on the same patients) plus that of other training runs, `S / n` over n independent units,
-    where S is the covariance of the units' estimates. Runs of one fold have learned from the same patients, so with several
-    folds a unit is a fold (its seeds averaged); with one, a unit is a seed, and the verdict is about this training set.
-    Run noise is put into each resample as `sum_m g_m (v_m - mean) / sqrt(n (n - 1))`, g standard normal and the same for both
-    recipes, widened by t(n - 1) over normal quantile: n is small.
+    all runs, so models are compared on the same patients) plus that of other training runs (`run_factor` times the variance
+    over units), with Welch and Satterthwaite's degrees of freedom (`comparisons.with_run_noise`). With one fold a unit is a
+    seed, and the verdict is about this training set. With several a unit is a fold, its seeds averaged; folds share most of
+    the patients they learn from, which the factor makes up for by rule of thumb.
 
     Args:
         runs: per recipe its runs, with the same seeds and folds for every recipe.
@@ -90,9 +88,11 @@ def compare_methods(
     groups = find_groups(first, choose_attributes(first.attributes, config.attributes), config.crossings)
     resamples = resample_patients(first.table["patient_id"], config.n_replicates, seed=seed)
     units = unit_numbers(keys)
-    draws = run_draws(units.max() + 1, resamples.n_replicates, config.confidence, seed=seed)
+    n_units = int(units.max() + 1)
+    factor = run_factor(n_units, is_folds=len({fold for _, fold in keys}) > 1)
+    draws = run_draws(n_units, resamples.n_replicates, factor, seed=seed)
     work = progress([(name, run) for name in names for run in runs[name]])
-    rows, collected = [], {name: RunSum(units, draws) for name in names}
+    rows, collected = [], {name: RunSum(units, factor, draws) for name in names}
     for name, run in work:
         predictions = run.load()
         check_alike({"first": first, name: predictions})
@@ -108,8 +108,8 @@ def compare_methods(
     comparisons = pd.concat(tables, ignore_index=True) if tables else pd.DataFrame(columns=["recipe"])
     if tables:
         comparisons = with_verdicts(comparisons, config)
-        comparisons["n_units"] = int(units.max() + 1)
-        if units.max() + 1 < MIN_UNITS:
+        comparisons["n_units"] = n_units
+        if n_units < MIN_UNITS:
             comparisons["verdict"], comparisons["levelling"] = NO_VERDICT, ""
     return MethodComparison(pd.DataFrame(rows), comparisons)
 
@@ -121,13 +121,24 @@ def unit_numbers(keys: Sequence[tuple[int, int]]) -> np.ndarray:
     return np.unique(own, return_inverse=True)[1]
 
 
-def run_draws(n_units: int, n_replicates: int, confidence: float, *, seed: int) -> np.ndarray:
-    """Returns the weights of the units' deviations in each resample, `[units, R]`; zeros for a single unit."""
+def run_factor(n_units: int, *, is_folds: bool) -> float:
+    """Returns by what the variance over units is multiplied to give that of the mean over runs; 0 for a single unit.
+
+    Seeds are independent given the training set: 1 / U. Folds are not: two of K share (K - 2) / (K - 1) of the patients they
+    learn from. Nadeau and Bengio, Inference for the generalization error, Machine Learning 2003: 1 / K + n_held_out / n_train,
+    which is 1 / K + 1 / (K - 1). That is a correction by rule of thumb; the variance over other training sets has no unbiased
+    estimate from one (Bengio and Grandvalet, JMLR 2004).
+    """
+    if n_units < 2:
+        return 0.0
+    return 1 / n_units + (1 / (n_units - 1) if is_folds else 0.0)
+
+
+def run_draws(n_units: int, n_replicates: int, factor: float, *, seed: int) -> np.ndarray:
+    """Returns what each resample gives the units' deviations, `[U, R]`: noise of variance `factor x variance over units`."""
     if n_units < 2:
         return np.zeros((n_units, n_replicates))
-    widened = stats.t.ppf((1 + confidence) / 2, n_units - 1) / stats.norm.ppf((1 + confidence) / 2)
-    draws = np.random.default_rng([seed, 71]).standard_normal((n_units, n_replicates))
-    return widened * draws / np.sqrt(n_units * (n_units - 1))
+    return np.random.default_rng([seed, 71]).standard_normal((n_units, n_replicates)) * np.sqrt(factor / (n_units - 1))
 
 
 class RunSum:
@@ -135,11 +146,12 @@ class RunSum:
 
     Args:
         units: `[runs]`, the unit of each run, in the order in which they are added.
+        factor: see `run_factor`.
         draws: `[units, R]`, see `run_draws`.
     """
 
-    def __init__(self, units: np.ndarray, draws: np.ndarray) -> None:
-        self._units, self._draws, self._n = units, draws, 0
+    def __init__(self, units: np.ndarray, factor: float, draws: np.ndarray) -> None:
+        self._units, self._factor, self._draws, self._n = units, factor, draws, 0
         self._cells: Cells | None = None
         self._sums: dict[str, np.ndarray] = {}
         self._own: dict[str, list[np.ndarray]] = {}
@@ -153,16 +165,13 @@ class RunSum:
             self._own.setdefault(metric, []).append(values[:, :, 0])
 
     def mean(self) -> Cells:
-        """Returns the means over runs, the chance of other runs in their resamples."""
-        made = {}
-        for metric, total in self._sums.items():
-            mean = total / self._n
-            own = np.stack(self._own[metric])  # [runs, L, C]
-            of_unit = np.stack([own[self._units == u].mean(axis=0) for u in range(len(self._draws))])
-            noise = np.tensordot(of_unit - of_unit.mean(axis=0), self._draws, axes=(0, 0))  # [L, C, R]
-            mean[:, :, 1:] += noise
-            made[metric] = mean
-        return replace(self._cells, values=made, _spreads={})
+        """Returns the means over runs, with how the units differ."""
+        units = {}
+        for metric, own in self._own.items():
+            stacked = np.stack(own)  # [runs, L, C]
+            units[metric] = np.stack([stacked[self._units == u].mean(axis=0) for u in range(len(self._draws))])
+        values = {metric: total / self._n for metric, total in self._sums.items()}
+        return replace(self._cells, values=values, runs=RunNoise(units, self._factor, self._draws), _spreads={})
 
 
 def _measure(

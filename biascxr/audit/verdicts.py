@@ -47,12 +47,14 @@ class Changes:
         before: `[k, R + 1]`, the estimate in front.
         after: `[k, R + 1]`.
         df: `[k]`, patients of the class less one.
+        gap_df: degrees of freedom of a gap's change, finite where it rests on a few training runs.
     """
 
     groups: tuple[str, ...]
     before: np.ndarray
     after: np.ndarray
     df: np.ndarray
+    gap_df: float = float("inf")
 
     def change(self, contrast: np.ndarray) -> tuple[float, float]:
         """Returns a contrast of the groups' changes `[k]`: its estimate and standard error."""

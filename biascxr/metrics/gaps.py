@@ -125,7 +125,7 @@ class GapChange:
     p_value: float
 
 
-def gap_change(before, after, before_replicates, after_replicates, confidence: float) -> GapChange:
+def gap_change(before, after, before_replicates, after_replicates, confidence: float, *, df: float = np.inf) -> GapChange:
     """Change of a max-min gap between two models on the same patients: max-min projection.
 
     With `d_ij` the signed difference of groups i and j: `U = max_ij min_kl (dB_ij - dA_kl + c s)` and
@@ -140,6 +140,8 @@ def gap_change(before, after, before_replicates, after_replicates, confidence: f
         before_replicates: `[k, R]`, likewise.
         after_replicates: `[k, R]`, the same resamples, likewise.
         confidence: level.
+        df: degrees of freedom of the replicates' spread, where that itself was estimated from few (training runs): c is
+            widened as Student's quantile is, and the p-value is the tail of that, over all contrasts.
 
     Returns:
         Interval and p-value, NaN if under nine tenths of the resamples are defined.
@@ -177,15 +179,17 @@ def gap_change(before, after, before_replicates, after_replicates, confidence: f
         low, high = ends(c)
         return low > 0 or high < 0
 
-    low, high = ends(float(np.quantile(largest, confidence)))
+    widened = stats.t.ppf((1 + confidence) / 2, df) / stats.norm.ppf((1 + confidence) / 2)
+    low, high = ends(float(np.quantile(largest, confidence)) * float(widened))
     below, above = 0.0, 40.0
     for _ in range(50):  # the c at which the interval comes to hold 0
         middle = (below + above) / 2
         below, above = (middle, above) if is_off_zero(middle) else (below, middle)
     # Beyond the largest replicate the normal tail goes on, over all contrasts (Bonferroni): a share of R resamples cannot
     # be small enough to stand a correction for many tests.
-    tail = 2 * stats.norm.sf(above) * half.sum() * len(i)
-    return GapChange(low, high, float(min((1 + (largest >= above).sum()) / (1 + len(largest)), tail)))
+    tail = 2 * stats.t.sf(above, df) * half.sum() * len(i)
+    share = (1 + (largest >= above).sum()) / (1 + len(largest))
+    return GapChange(low, high, float(min(share, tail) if np.isinf(df) else min(1.0, tail)))
 
 
 def _largest_studentized(of_b: np.ndarray, of_a: np.ndarray, s: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import importlib
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -165,9 +166,19 @@ def read_setting(settings_class: type, method: str, name: str, text: str) -> obj
         raise InputError(f"{method}.{name}={text}: the value cannot be read ({error}).") from error
     if isinstance(default, tuple) and isinstance(value, list):
         value = tuple(value)
+        kind = type(default[0]) if default else str
+        odd = [v for v in value if type(v) is not kind]
+        if odd:
+            wanted = f"{method}.{name} must be a list of {kind.__name__}"
+            raise InputError(f"{wanted}, quoted where YAML reads another; got {odd[0]!r}.")
+        if kind is str and len(set(value)) < len(value):
+            raise InputError(f"{method}.{name} names something twice: {text}.")
     if isinstance(default, float) and isinstance(value, (int, str)) and not isinstance(value, bool):
         with contextlib.suppress(ValueError):
             value = float(value)  # YAML reads 1e-3 as text
     if type(value) is not type(default):
-        raise InputError(f"{method}.{name} must be {type(default).__name__}, like its default {default}; got {text!r}.")
+        quoted = ' (quote it: "...")' if isinstance(default, str) else ""
+        raise InputError(f"{method}.{name} must be {type(default).__name__}, like its default {default}; got {text!r}{quoted}.")
+    if (isinstance(value, float) and not math.isfinite(value)) or (type(value) is int and abs(value) > 2**31):
+        raise InputError(f"{method}.{name} must be a finite number within +-2^31; got {text!r}.")
     return value

@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.containers import UNKNOWN
-from biascxr.mitigation.cells import CROSSED, JOINED, Cells
+from biascxr.mitigation.cells import Cells
 from biascxr.mitigation.trained import TrainedRecipe
 from biascxr.mitigation.vector_table import VectorTable
 
@@ -18,10 +18,12 @@ DISPARATE_TREATMENT = (
     "clinical and legal review before it touches care."
 )
 MACRO = "macro"
-COLUMNS = ["label", "attribute", "value", "part", "n", "flip_rate", "to_positive", "to_negative"]
+COLUMNS = ["label", "attribute", "value", "part", "n", "n_patients", "flip_rate", "to_positive", "to_negative"]
 
 
-def attribute_flips(trained: TrainedRecipe, vectors: np.ndarray | VectorTable, attributes: pd.DataFrame) -> pd.DataFrame:
+def attribute_flips(
+    trained: TrainedRecipe, vectors: np.ndarray | VectorTable, attributes: pd.DataFrame, patient_id: np.ndarray
+) -> pd.DataFrame:
     """Counts the decisions that change if one attribute input takes another value and everything else stays as it is.
 
     `flip rate = mean |d' - d|` over rows that are not of the value already; d is a row's decision as it is, d' the one with the
@@ -33,14 +35,15 @@ def attribute_flips(trained: TrainedRecipe, vectors: np.ndarray | VectorTable, a
         trained: a trained recipe.
         vectors: `[n, d]`, as the encoder gives them.
         attributes: `[n]` rows, one column per attribute; one that is used and not there is unknown for everyone.
+        patient_id: `[n]`, whose rows they are.
 
     Returns:
         One row per finding (then `macro`, the mean of the findings that have decisions), attribute that the recipe uses, value
         it is set to (every group that the recipe knows, then `unknown`) and `part`: `scores` (what leads to the probability
         takes the value, the thresholds stay the row's own), `thresholds` (the other way round), `all` (both).
-        `n` counts the rows that were not of the value, without undefined decisions; `flip_rate`, `to_positive` (newly
-        flagged) and `to_negative` are fractions of them, and the last two add up to the first; NaN where n is 0. No row
-        where the recipe uses no attribute.
+        `n` counts the rows that were not of the value, without undefined decisions, `n_patients` whose they are;
+        `flip_rate`, `to_positive` (newly flagged) and `to_negative` are fractions of them, and the last two add up to the
+        first; NaN where n is 0. No row where the recipe uses no attribute.
     """
     in_head, in_calibrators, in_rule = attributes_used(trained, attributes)
     values = merged([in_head, in_calibrators, in_rule])
@@ -70,10 +73,12 @@ def attribute_flips(trained: TrainedRecipe, vectors: np.ndarray | VectorTable, a
             both = moves_scores and moves_thresholds
             after["all"] = flags(new_scores, changed) if both else after["scores" if moves_scores else "thresholds"]
             others = (attributes[name] != value).to_numpy()
+            n_patients = len(np.unique(patient_id[others].astype(str)))
             for part, flagged in after.items():
                 shares = flip_shares(as_it_is[others], flagged[others])
                 named = zip([*trained.label_names, MACRO], [*shares, macro(shares)], strict=True)
-                rows += [{"label": label, "attribute": name, "value": value, "part": part, **own} for label, own in named]
+                about = {"attribute": name, "value": value, "part": part, "n_patients": n_patients}
+                rows += [{"label": label, **about, **own} for label, own in named]
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -106,9 +111,9 @@ def attributes_used(trained: TrainedRecipe, table: pd.DataFrame) -> tuple[dict[s
     in_head = [{name: set(groups) for name, groups in head.items()}]
     for transform in trained.representations:
         if transform.uses_attributes:
-            in_head += [known_values(cells, table) for cells in representation_cells(transform.state, table)]
-    in_calibrators = [known_values(c.fitted_cells, table) for c in trained.calibrators]
-    return merged(in_head), merged(in_calibrators), known_values(trained.rule.fitted_cells, table)
+            in_head += [cells.values() for cells in representation_cells(transform.state, table)]
+    in_calibrators = [c.fitted_cells.values() for c in trained.calibrators]
+    return merged(in_head), merged(in_calibrators), trained.rule.fitted_cells.values()
 
 
 def representation_cells(state: dict[str, np.ndarray], table: pd.DataFrame) -> list[Cells]:
@@ -116,21 +121,7 @@ def representation_cells(state: dict[str, np.ndarray], table: pd.DataFrame) -> l
     if "attributes" not in state or "groups" not in state:
         return [Cells.of(table, (name,)) for name in table]
     titles, groups = state["attributes"].astype(str), state["groups"].astype(str)
-    return [
-        Cells(tuple(title.split(CROSSED)), tuple(groups[titles == title].tolist())) for title in dict.fromkeys(titles.tolist())
-    ]
-
-
-def known_values(cells: Cells, table: pd.DataFrame) -> dict[str, set[str]]:
-    """Returns attribute -> values, from the groups of its crossing with others."""
-    names = cells.attributes
-    if len(names) == 1:
-        return {names[0]: set(cells.names)}
-    split = [cell.split(JOINED) for cell in cells.names]
-    values = {name: {parts[i] for parts in split if len(parts) == len(names)} for i, name in enumerate(names)}
-    if any(len(parts) != len(names) for parts in split):  # a value holds " / " itself: which part is whose cannot be told
-        values = {name: own | set(table[name].astype(str)) if name in table else own for name, own in values.items()}
-    return values
+    return [Cells.named(title, tuple(groups[titles == title].tolist())) for title in dict.fromkeys(titles.tolist())]
 
 
 def merged(parts: Iterable[dict[str, set[str]]]) -> dict[str, set[str]]:

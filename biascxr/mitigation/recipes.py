@@ -33,7 +33,7 @@ class Recipe:
     """One remedy: which methods, in which slot, with which settings.
 
     Attributes:
-        name: as written, `cluster_downsample+erm+group_youden`; also its folder.
+        name: as written, `cluster_downsample+erm+group_youden`.
         parts: per slot (name, settings) of its members, in order, at least one each: training has exactly one, decision any
             number of calibrators and then one rule. Settings None: the defaults.
     """
@@ -101,6 +101,11 @@ def _parse_recipe(text: str, chosen: dict[str, dict[str, str]]) -> Recipe:
     parts: dict[str, list[tuple[str, object]]] = {slot: [] for slot in SLOTS}
     for part in _expanded(text):
         name, own = _name_and_settings(part)
+        if not name:
+            raise InputError(f"Recipe {text!r} has an empty part: names are joined by one + each.")
+        if own and name in (PLAIN, *PRESETS):
+            what = "a preset's settings are those of its methods" if name in PRESETS else "it has no settings"
+            raise InputError(f"{name} takes nothing in parentheses ({what}); got {part!r}.")
         if name == PLAIN:
             continue
         slot = slot_of(name)
@@ -145,6 +150,8 @@ def _name_and_settings(part: str) -> tuple[str, dict[str, str]]:
         name, separator, value = text.partition("=")
         if not separator:
             raise InputError(f"Settings in parentheses are NAME=VALUE, for instance erm(batch_size=16); got {text.strip()!r}.")
+        if name.strip() in settings:
+            raise InputError(f"{found['name']}({found['settings']}) sets {name.strip()} twice.")
         settings[name.strip()] = value.strip()
     return found["name"], settings
 
@@ -155,16 +162,17 @@ def split_outside(text: str, separator: str) -> list[str]:
     Raises:
         InputError: brackets that do not match.
     """
-    parts, depth = [""], 0
+    parts, opened = [""], []
     for character in text:
-        depth += (character in "([") - (character in ")]")
-        if depth < 0:
-            break
-        if character == separator and depth == 0:
+        if character in "([":
+            opened.append({"(": ")", "[": "]"}[character])
+        elif character in ")]" and (not opened or opened.pop() != character):
+            raise InputError(f"Brackets do not match in {text!r}.")
+        if character == separator and not opened:
             parts.append("")
         else:
             parts[-1] += character
-    if depth:
+    if opened:
         raise InputError(f"Brackets do not match in {text!r}.")
     return parts
 
@@ -189,7 +197,9 @@ def group_settings(texts: tuple[str, ...]) -> dict[str, dict[str, str]]:
             raise InputError(f"--settings takes METHOD.NAME=VALUE, for instance erm.batch_size=16; got {text!r}.")
         if slot_of(method) is None:
             raise unknown_name("method in --settings", method, {n for t in SLOTS.values() for n in t} - {PLAIN})
-        values.setdefault(method, {})[name] = value
+        if name in values.setdefault(method, {}):
+            raise InputError(f"--settings sets {address} twice.")
+        values[method][name] = value
     return values
 
 

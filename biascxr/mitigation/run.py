@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.cohort.contract import Evidence, Fit, check_contract, rules_about, settle_findings
-from biascxr.containers import UNKNOWN, Cohort, EmbeddingSet, Predictions
+from biascxr.containers import Cohort, EmbeddingSet, Predictions
 from biascxr.errors import InputError
 from biascxr.metrics import effective_n, gini_coefficient, normalized_entropy
 from biascxr.mitigation.base import SplitData, split_data
@@ -70,7 +70,9 @@ def run_recipe(
     predictions = _predictions(trained, cohort, data, scores, seed, fold)
     predictions.save(folder / "predictions.parquet")
     if trained.uses_attributes:  # counted, not fitted, on the rows that are reported
-        attribute_flips(trained, data["test"].vectors, data["test"].attributes).to_csv(folder / "flips.csv", index=False)
+        test = data["test"]
+        flips = attribute_flips(trained, test.vectors, test.attributes, test.patient_id)
+        flips.to_csv(folder / "flips.csv", index=False)
     for notes in trained.facts["notes"].values():
         for note in notes:
             logger.info("mitigation %s: %s", recipe.name, note)
@@ -149,8 +151,9 @@ def balance_table(train: SplitData, sample: Sample) -> pd.DataFrame:
 
     Returns:
         Columns `attribute` (each attribute, then `all crossed`), `when` (before, after), `n_groups`, `n_rows`, `gini`,
-        `normalized_entropy`, `effective_n` (Kish, of the training rows' total weights), `max_copies`. Rows with an
-        unknown value are left out of Gini and entropy. No row where there is no attribute.
+        `normalized_entropy`, `effective_n` (Kish, of the training rows' total weights), `max_copies` (of one row or view),
+        `n_unknown`. Rows count by their weights. Rows with an unknown value are left out of Gini and entropy. No row where
+        there is no attribute.
     """
     columns = [
         "attribute",
@@ -164,13 +167,15 @@ def balance_table(train: SplitData, sample: Sample) -> pd.DataFrame:
         "n_unknown",
     ]
     times = np.bincount(sample.rows, weights=sample.weights, minlength=len(train))
+    is_image = (train.view_id == 0).astype(np.int64)
+    copies = {"before": is_image, "after": np.bincount(sample.rows, minlength=len(train))}
     names = list(train.attributes)
     rows = []
     for title, crossed in [*((n, (n,)) for n in names), *([("all crossed", tuple(names))] if len(names) > 1 else [])]:
         cells = Cells.of(train.attributes, crossed)
         codes = cells.codes(train.attributes)
         known = codes >= 0
-        for when, weights in (("before", (train.view_id == 0).astype(np.float64)), ("after", times)):
+        for when, weights in (("before", is_image.astype(np.float64)), ("after", times)):
             sizes = np.bincount(codes[known], weights=weights[known], minlength=len(cells))
             rows.append(
                 {
@@ -181,8 +186,8 @@ def balance_table(train: SplitData, sample: Sample) -> pd.DataFrame:
                     "gini": gini_coefficient(sizes) if len(cells) else float("nan"),
                     "normalized_entropy": normalized_entropy(sizes),
                     "effective_n": effective_n(weights),
-                    "max_copies": float(weights.max()),
-                    "n_unknown": int((train.attributes[list(crossed)] == UNKNOWN).any(axis=1).sum()),
+                    "max_copies": int(copies[when].max()),
+                    "n_unknown": float(weights[~known].sum()),
                 }
             )
     return pd.DataFrame(rows, columns=columns)

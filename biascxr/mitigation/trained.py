@@ -150,4 +150,4 @@ class TrainedRecipe:
         """Returns the representations and the head as one Keras model of plain layers: vectors -> probabilities."""
         from biascxr.models import chain_affine
 
-        return chain_affine([r.as_matrix() for r in self.representations if r.name != "none"], self.head.model)
+        return chain_affine([r.as_map() for r in self.representations if r.name != "none"], self.head.model)

@@ -48,7 +48,7 @@ def predict_rows(head: keras.Model, rows: Rows) -> np.ndarray:
         inputs = {name: x[name] for name in ("vector", "demographics")} if takes_demographics else x["vector"]
         # A direct call: `predict` would build a data pipeline again in every epoch, which costs more than the epoch.
         parts.append(keras.ops.convert_to_numpy(head(inputs, training=False)))
-    return np.concatenate(parts)
+    return np.concatenate(parts) if parts else np.zeros((0, head.output.shape[-1]), np.float32)
 
 
 def mean_loss(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray) -> float:
@@ -143,15 +143,14 @@ def fit_head(
     optimizer = keras.optimizers.Adam(settings.learning_rate, weight_decay=settings.weight_decay or None, name="adam")
     deal = Deal.of(len(train), settings.batch_size)
     callbacks: list[keras.callbacks.Callback] = []
-    # On other backends what a step closes over becomes a constant of the compiled program.
-    if alter is None and train.vector_bytes <= HELD_BYTES and keras.backend.backend() == "tensorflow":
+    if alter is None and can_be_held(train):
         model = HeldRows(trainer, train, deal)
-        # All epochs in one pass: a new pass costs as much as twenty small steps.
+        # The numbers of the batches of all epochs in one pass: to begin a pass costs as much as twenty small steps.
         data = {"x": np.tile(np.arange(deal.n_steps, dtype=np.int32), settings.max_epochs), "batch_size": 1}
         callbacks.append(NewOrder(deal, seed))
     else:
         model, data = trainer, {"x": stream_batches(train, deal, seed, alter)}
-    model.compile(optimizer=optimizer, steps_per_execution=deal.steps_per_execution, **compilation())
+    model.compile(optimizer=optimizer, **compilation(deal.steps_per_execution))
     build(trainer, train, optimizer)
     criterion = CRITERIA[criterion] if isinstance(criterion, str) else criterion
     first_epoch = min(first_epoch, settings.max_epochs - 1)
@@ -180,6 +179,16 @@ def build(trainer: HeadTrainer, rows: Rows, optimizer: keras.optimizers.Optimize
     optimizer.build(trainer.trainable_variables)
 
 
-def compilation() -> dict:
+def can_be_held(rows: Rows) -> bool:
+    """Returns whether the vectors go into memory: few enough, and on TensorFlow.
+
+    Elsewhere what a compiled step closes over becomes a constant of the program, and gathering costs little anyway.
+    """
+    return keras.backend.backend() == "tensorflow" and rows.vector_bytes <= HELD_BYTES
+
+
+def compilation(steps_per_execution: int = 1) -> dict:
     """Returns how Keras should compile a step: on a processor TensorFlow's XLA makes training eight times as slow."""
-    return {"jit_compile": False} if keras.backend.backend() == "tensorflow" else {}
+    backend = keras.backend.backend()
+    chosen = {"steps_per_execution": 1 if backend == "torch" else steps_per_execution}  # PyTorch knows no other number
+    return chosen | {"jit_compile": False} if backend == "tensorflow" else chosen

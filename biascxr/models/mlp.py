@@ -40,24 +40,31 @@ def features_of(head: keras.Model) -> keras.Model:
     return keras.Model(head.input, head.get_layer(FINDINGS).input, name="features")
 
 
-def chain_affine(maps: list[tuple[np.ndarray, np.ndarray]], head: keras.Model) -> keras.Model:
-    """Puts affine maps before a head, as frozen dense layers: one model that takes vectors as the encoder gives them.
+def chain_affine(maps: list[tuple[np.ndarray, np.ndarray, np.ndarray]], head: keras.Model) -> keras.Model:
+    """Puts affine maps before a head, as frozen layers: one model that takes vectors as the encoder gives them.
+
+    The first map's centre is taken off before anything is multiplied: as `x A + b` in float32, columns far from the origin
+    would lose their digits.
 
     Args:
-        maps: `(matrix [d, d'], offset [d'])` each, in order; their product is one layer.
+        maps: `(centre [d], matrix [d, d'], offset [d'])` each, `x -> (x - centre) matrix + offset`, in order; their product is
+            one layer.
         head: see `build_mlp`.
 
     Returns:
-        A functional model with the head's outputs and, but for the length of the vector, its inputs.
+        A functional model of plain Keras layers with the head's outputs and, but for the length of the vector, its inputs.
     """
     if not maps:
         return head
-    matrix, offset = maps[0]
-    for later, shift in maps[1:]:
-        matrix, offset = matrix @ later, offset @ later + shift
+    centre, matrix, offset = maps[0]
+    for own, later, shift in maps[1:]:
+        matrix, offset = matrix @ later, (offset - own) @ later + shift
+    rounded = centre.astype(np.float32)
+    offset = offset + (rounded - centre) @ matrix  # what the centre loses as float32
     vector = keras.Input((matrix.shape[0],), name="vector")
+    centred = keras.layers.Normalization(mean=rounded, variance=np.ones(len(centre)), name="centre")(vector)
     layer = keras.layers.Dense(matrix.shape[1], trainable=False, name="representation")
-    transformed = layer(vector)
+    transformed = layer(centred)
     layer.set_weights([matrix.astype(np.float32), offset.astype(np.float32)])
     if not isinstance(head.input, dict):
         return keras.Model(vector, head(transformed), name="classifier")

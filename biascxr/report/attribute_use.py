@@ -13,15 +13,14 @@ PARTS = {"scores": "through the score", "thresholds": "through the threshold", "
 def attribute_use(inputs: ReportInputs) -> list[dict]:
     """Returns per recipe that uses attributes, attribute and value, the mean flip rate over findings.
 
-    Rows about fewer than ten images are hidden.
+    Rows about fewer than ten patients are hidden.
     """
     rows = []
     for recipe, table in inputs.flips.items():
         macro = table[table["label"] == "macro"]
         for (attribute, value), own in macro.groupby(["attribute", "value"], sort=False):
             parts = own.set_index("part")
-            n = int(parts["n"].max())
-            if n < MIN_CELL or pd.isna(parts.loc["all", "flip_rate"]):
+            if parts["n_patients"].max() < MIN_CELL or pd.isna(parts.loc["all", "flip_rate"]):
                 continue
             whole = parts.loc["all"]
             rows.append(

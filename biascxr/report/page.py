@@ -278,7 +278,9 @@ def balance_rows(inputs: ReportInputs) -> list[dict]:
         if table.empty:  # no attribute, so no groups to be even or not
             continue
         pairs = table.pivot(index="attribute", columns="when")
-        changed = (pairs["n_rows"]["before"] != pairs["n_rows"]["after"]) | (pairs["max_copies"]["after"] > 1)
+        told = pairs[["n_rows", "gini", "effective_n", "max_copies"]]
+        before, after = (told.xs(when, axis=1, level="when") for when in ("before", "after"))
+        changed = (before - after).abs().gt(1e-6).any(axis=1)
         if not changed.any():
             continue
         order = [a for a in table["attribute"].unique()]

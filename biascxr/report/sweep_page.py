@@ -17,14 +17,15 @@ from biascxr.report.summary import interval, readable
 SHOWN_GAPS = ("AUROC", "TPR", "FPR", EQUALIZED_ODDS)
 
 
-def write_sweep_page(made: MethodComparison, described: dict, folder: Path, *, truth: bool) -> Path:
+def write_sweep_page(made: MethodComparison, described: dict, facts: dict, folder: Path) -> Path:
     """Draws the figure and writes `sweep.html`.
 
     Args:
         made: what the runs say.
         described: `seeds`, `folds`, and the configuration.
+        facts: `truth` (is the cohort made up?), `is_trained` (is the encoder?), `encoder`, `layout`, `n_images`, `n_patients`
+            (tested on), `versions`.
         folder: where to write.
-        truth: whether the cohort is made up.
 
     Returns:
         The page's path.
@@ -34,7 +35,8 @@ def write_sweep_page(made: MethodComparison, described: dict, folder: Path, *, t
     units = int(made.comparisons["n_units"].iloc[0])
     context = {
         "version": biascxr.__version__,
-        "truth": truth,
+        "facts": facts,
+        "config": described["config"],
         "seeds": described["seeds"],
         "folds": described["folds"],
         "units": units,
@@ -76,12 +78,12 @@ def sentence(own: pd.DataFrame, recipe: str) -> str:
     told = own[own["verdict"].isin(["better", "worse"])]
     if told.empty:
         return f"{recipe}: not enough evidence of any change, good or bad."
-    parts = [
-        f"{f'gap of macro {r.metric} by {readable(r.attribute)}' if r.group == GAP else f'macro {r.metric} of everyone'} "
-        f"{interval(r.change, r.low, r.high, sign=True)}: {r.verdict}"
-        for r in told.itertuples()
-    ]
-    return f"{recipe}: {'; '.join(parts)}.".replace("_", " ")
+    parts = []
+    for r in told.itertuples():
+        metric = r.metric.replace("_", " ")
+        what = f"gap of macro {metric} by {readable(r.attribute)}" if r.group == GAP else f"macro {metric} of everyone"
+        parts.append(f"{what} {interval(r.change, r.low, r.high, sign=True)}: {r.verdict}")
+    return f"{recipe}: {'; '.join(parts)}."
 
 
 def spread_rows(runs: pd.DataFrame) -> list[dict]:
@@ -114,8 +116,10 @@ def change_rows(changes: pd.DataFrame) -> list[dict]:
 
 def plot_changes(changes: pd.DataFrame, runs: pd.DataFrame, recipes: list[str], attributes: list[str], folder: Path) -> Path:
     """Draws `sweep.png`: per method the change of macro AUROC and of each attribute's gap of macro TPR, with intervals."""
-    panels = [("macro AUROC, everyone", OVERALL, "AUROC", 1)]
+    panels = [("macro AUROC, everyone", OVERALL, "AUROC", 1)] if "AUROC" in set(changes["metric"]) else []
     panels += [(f"gap of macro TPR\nby {readable(a)}", a, "TPR", -1) for a in attributes]
+    if not panels:
+        panels = [("macro TPR, everyone", OVERALL, "TPR", 1)]
     path = folder / "sweep.png"
     size = (2.2 + 2.0 * len(panels), 1.3 + 0.34 * max(2, len(recipes)))
     with figure(path, columns=len(panels), size=size, squeeze=False, sharey=True) as (_, axes):
@@ -144,5 +148,6 @@ def plot_changes(changes: pd.DataFrame, runs: pd.DataFrame, recipes: list[str], 
 def run_changes(runs: pd.DataFrame, recipe: str, metric: str) -> np.ndarray:
     """Returns a method's change from the baseline in each run, over everyone."""
     own = runs[(runs["attribute"] == OVERALL) & (runs["metric"] == metric)]
-    wide = own.pivot_table(index=["seed", "fold"], columns="recipe", values="value")
-    return (wide[recipe] - wide[runs["recipe"].iloc[0]]).to_numpy()
+    wide = own.pivot(index=["seed", "fold"], columns="recipe", values="value")
+    baseline = runs["recipe"].iloc[0]
+    return (wide[recipe] - wide[baseline]).to_numpy() if {recipe, baseline} <= set(wide) else np.zeros(0)

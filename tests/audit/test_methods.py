@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pandas as pd
 import pytest
 
 from biascxr.audit import GAP, MACRO, OVERALL, TrainedRun, compare, compare_methods
-from biascxr.audit.methods import NO_VERDICT, run_draws, unit_numbers
+from biascxr.audit.cells import RunNoise
+from biascxr.audit.comparisons import with_run_noise
+from biascxr.audit.methods import NO_VERDICT, run_draws, run_factor, unit_numbers
 from biascxr.config import AuditConfig
 from biascxr.containers import Attribute, Predictions
 from biascxr.errors import InputError
+from biascxr.metrics.intervals import t_p_value
 
 N = 600
 CONFIG = AuditConfig(metrics=("AUROC", "TPR", "FPR"), n_replicates=200, n_permutations=0)
@@ -72,22 +77,77 @@ def test_runs_that_differ_widen_the_interval():
     assert widths[1] > 1.5 * widths[0]
 
 
-def test_the_interval_holds_the_difference_of_methods_in_19_of_20_sweeps():
-    """Run noise alone, on a closed form: the half width is that of Student's t on the units' means."""
+class Means(SimpleNamespace):
+    """Cells that are means over units: `units [U]` of one finding in one column."""
+
+    @classmethod
+    def of(cls, units, factor: float):
+        units = np.asarray(units, float).reshape(-1, 1, 1)
+        return cls(runs=RunNoise({"AUROC": units}, factor, np.zeros((len(units), 3))))
+
+
+def test_p_values_of_run_noise_alone_are_right_far_out_too():
+    """Five seeds, no other chance: Student's t with four degrees of freedom, to the last level that Holm asks for."""
     rng = np.random.default_rng(0)
-    n, held = 5, 0
-    draws = run_draws(n, 4000, 0.95, seed=0)
-    for _ in range(400):
-        v = rng.normal(size=n)
-        spread = ((v - v.mean()) @ draws).std(ddof=1)
-        held += abs(v.mean()) <= 1.96 * spread
-    assert 0.92 < held / 400 < 0.98
+    n, draws = 5, 20_000
+    p = []
+    for v in rng.normal(size=(draws, n)):
+        before, after = Means.of(np.zeros(n), 1 / n), Means.of(v, 1 / n)
+        error, df = with_run_noise(before, after, "AUROC", np.array([0]), [0], np.zeros(1), np.full(1, np.inf))
+        p.append(t_p_value(np.array([v.mean()]), error, df=df)[0])
+    p = np.array(p)
+    for level in (0.05, 0.0125, 0.0025):
+        assert abs((p < level).mean() - level) < 4 * np.sqrt(level / draws), level
+
+
+def test_degrees_of_freedom_are_those_of_the_larger_chance():
+    v = np.array([1.0, -1.0, 2.0, 0.0, -2.0])
+    before, after = Means.of(np.zeros(5), 1 / 5), Means.of(v, 1 / 5)
+    of_runs = np.sqrt(v.var(ddof=1) / 5)
+    for patients, expected in ((1e-9, 4), (1e6, 40)):
+        error, df = with_run_noise(before, after, "AUROC", np.array([0]), [0], np.array([patients]), np.array([40.0]))
+        assert error[0] == pytest.approx(np.hypot(patients, of_runs)) and df[0] == pytest.approx(expected, rel=1e-6)
+
+
+def test_folds_share_patients_so_their_variance_counts_more():
+    assert run_factor(5, is_folds=False) == 1 / 5
+    assert run_factor(5, is_folds=True) == 1 / 5 + 1 / 4
+    assert run_factor(1, is_folds=False) == 0
+
+
+def test_the_noise_in_resamples_has_the_variance_of_the_mean_over_runs():
+    units = np.array([[0.3], [0.1], [-0.2], [0.4], [0.0]])
+    for is_folds in (False, True):
+        factor = run_factor(5, is_folds=is_folds)
+        noise = RunNoise({}, factor, run_draws(5, 40_000, factor, seed=0))
+        made = noise.add_to(np.zeros((1, 40_001)), units)
+        assert made[0, 0] == 0 and made[0, 1:].std() == pytest.approx(np.sqrt(factor * units.var(ddof=1)), rel=0.02)
 
 
 def test_a_unit_is_a_fold_where_there_are_several_and_a_seed_where_there_is_one():
     assert unit_numbers([(0, 0), (1, 0), (2, 0)]).tolist() == [0, 1, 2]
     assert unit_numbers([(0, 0), (0, 1), (1, 0), (1, 1)]).tolist() == [0, 1, 0, 1]
-    assert run_draws(1, 10, 0.95, seed=0).shape == (1, 10) and not run_draws(1, 10, 0.95, seed=0).any()
+    assert run_draws(1, 10, 0.0, seed=0).shape == (1, 10) and not run_draws(1, 10, 0.0, seed=0).any()
+
+
+def test_the_seeds_of_a_fold_are_averaged_before_folds_are_compared():
+    keys = [(s, f) for s in range(2) for f in range(3)]
+    runs = {"erm": runs_of("erm", keys, quality=1.0, jitter=0.3), "b": runs_of("bb", keys, quality=1.0, jitter=0.3)}
+    made = compare_methods(runs, CONFIG)
+    wide = made.runs.query("attribute == 'overall' and metric == 'AUROC'")
+    wide = wide.pivot(index=["seed", "fold"], columns="recipe", values="value")
+    of_folds = (wide["b"] - wide["erm"]).groupby("fold").mean()
+    row = macro_auroc(made.comparisons)
+    assert row["n_units"] == 3 and row["change"] == pytest.approx(of_folds.mean())
+    least = np.sqrt(of_folds.var(ddof=1) * (1 / 3 + 1 / 2))
+    assert row["high"] - row["change"] > 1.96 * least
+
+
+@pytest.mark.parametrize("n_seeds", [2, 4])
+def test_fewer_than_five_seeds_give_no_verdict(n_seeds):
+    keys = [(s, 0) for s in range(n_seeds)]
+    made = compare_methods({"erm": runs_of("erm", keys, quality=0.5), "b": runs_of("b", keys, quality=3.0)}, CONFIG)
+    assert set(made.comparisons["verdict"]) == {NO_VERDICT}
 
 
 def test_a_gap_of_groups_is_compared_too_and_recipes_keep_their_order():

@@ -31,13 +31,35 @@ def test_an_attribute_that_is_not_there_is_left_out_and_without_any_there_are_no
     assert len(none) == 0 and none.codes(TABLE).tolist() == [-1] * 4
 
 
-def test_values_that_hold_the_joining_text_are_not_merged():
-    table = pd.DataFrame({"x": ["A / B", "A"], "y": ["C", "B / C"]})
+@pytest.mark.parametrize(
+    "rows",
+    [
+        [("A / B", "C"), ("A", "B / C")],
+        [("A /", "B"), ("A", "/ B")],
+        [("A / B", "C"), ("A // B", "C")],
+        [("A\\", "B"), ("A\\\\", "B"), ("/", ""), ("", "/")],
+    ],
+)
+def test_values_that_hold_the_joining_text_are_not_merged_and_come_back_as_they_were(rows):
+    table = pd.DataFrame(rows, columns=["x", "y"])
     cells = Cells.of(table, ("x", "y"))
-    assert len(cells) == 2 and len(set(cells.codes(table))) == 2
-    assert Cells.of(table, ("x",)).names == ("A", "A / B"), "alone it is as recorded"
-    with pytest.raises(InputError, match="'a x b' cannot be crossed with others"):
-        Cells.of(pd.DataFrame({"a x b": ["1"], "y": ["C"]}), ("a x b", "y"))
+    assert len(cells) == len(rows) and len(set(cells.codes(table))) == len(rows)
+    assert cells.values() == {"x": {x for x, _ in rows}, "y": {y for _, y in rows}}
+    again = Cells.named(cells.title, cells.names)
+    assert again.codes(table).tolist() == cells.codes(table).tolist()
+
+
+def test_a_value_is_as_recorded_where_nothing_can_be_mistaken():
+    table = pd.DataFrame({"race": ["BLACK/AFRICAN AMERICAN", "A / B"], "sex": ["F", "M"]})
+    assert Cells.of(table, ("race",)).names == ("A / B", "BLACK/AFRICAN AMERICAN")
+    assert "BLACK/AFRICAN AMERICAN / F" in Cells.of(table, ("race", "sex")).names
+
+
+def test_a_mistyped_attribute_and_one_whose_name_joins_names_are_refused():
+    with pytest.raises(InputError, match="'rase' is not an attribute of this cohort"):
+        Cells.of(TABLE, ("rase",))
+    with pytest.raises(InputError, match="'a x b' must be renamed"):
+        Cells.of(pd.DataFrame({"a x b": ["1"]}), ("a x b",))
 
 
 def test_race_is_acted_on_where_nothing_is_named_else_the_first_attribute():

@@ -250,11 +250,13 @@ class TestBalanceTable:
         assert table["effective_n"].tolist() == pytest.approx([44, 64**2 / (34 + 10 * 9)])
         assert (table["n_unknown"] == 4).all()
 
-    def test_weights_count_as_copies(self):
+    def test_rows_count_by_their_weights_and_copies_are_copies(self):
         train = cells_of({"a": 30, "b": 10})
         weights = np.r_[np.ones(30), np.full(10, 3)].astype(np.float32)
         after = balance_table(train, Sample(np.arange(40), weights)).set_index("when").loc["after"]
-        assert after["gini"] == pytest.approx(0) and after["max_copies"] == 3
+        assert after["gini"] == pytest.approx(0) and after["n_rows"] == 60 and after["max_copies"] == 1
+        copied = balance_table(train, Sample(np.r_[np.arange(40), [0, 0]], np.ones(42, np.float32))).set_index("when")
+        assert copied["max_copies"].tolist() == [1, 3]
 
     def test_two_attributes_are_also_crossed(self, split_of):
         table = balance_table(split_of(), Sample(np.arange(60), np.ones(60, np.float32)))

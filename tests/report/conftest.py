@@ -85,7 +85,7 @@ def predictions_of(cohort: Cohort, recipe: str, *, seed: int) -> Predictions:
 def flips_table() -> pd.DataFrame:
     """What a recipe with a threshold per group would leave: 30 rows that were not F, and 4 that were not ASIAN."""
     rows = [
-        {"label": label, "attribute": attribute, "value": value, "part": part, "n": n, "flip_rate": rate,
+        {"label": label, "attribute": attribute, "value": value, "part": part, "n": 3 * n, "n_patients": n, "flip_rate": rate,
          "to_positive": rate, "to_negative": 0.0}
         for label in (*LABELS, "macro")
         for attribute, value, n in (("sex", "F", 30), ("race", "ASIAN", 4))

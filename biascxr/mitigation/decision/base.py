@@ -16,7 +16,7 @@ from biascxr.errors import InputError
 from biascxr.metrics import decide
 from biascxr.metrics.thresholds import shrink_threshold
 from biascxr.mitigation.base import Member, SplitData
-from biascxr.mitigation.cells import CROSSED, Cells, chosen_attributes
+from biascxr.mitigation.cells import Cells, chosen_attributes
 
 ALL_GROUPS = "all"
 ONE_CLASS = "one class only in calibration: no threshold, no decision"
@@ -105,7 +105,7 @@ class DecisionMember(Member):
     def fitted_cells(self) -> Cells:
         """The groups that have a fit of their own; none, of no attribute, where everyone shares one."""
         own = self.table.loc[self.table["attribute"] != "", ["attribute", "group"]].drop_duplicates()
-        return Cells(tuple(own["attribute"].iloc[0].split(CROSSED)), tuple(own["group"])) if len(own) else Cells((), ())
+        return Cells.named(own["attribute"].iloc[0], tuple(own["group"])) if len(own) else Cells((), ())
 
     def _fit_label(
         self, y_true: np.ndarray, score: np.ndarray, patient: np.ndarray, cells: Cells, codes: np.ndarray

@@ -113,7 +113,13 @@ class AffineRepresentation(Representation):
             out = out @ state["matrix"]
         return out + state["offset"] if "offset" in state else out
 
+    def as_map(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Returns the transform as `(x - centre) A + b`: centre `[d]`, A `[d, d']` and b `[d']`, float64."""
+        centre = self.state["mean"]
+        at_centre = self._transform(centre[None], None)[0]
+        return centre, self._transform(np.eye(len(centre)) + centre, None) - at_centre, at_centre
+
     def as_matrix(self) -> tuple[np.ndarray, np.ndarray]:
         """Returns the transform as `x A + b`: A `[d, d']` and b `[d']`, float64."""
-        at_zero = self._transform(np.zeros((1, len(self.state["mean"]))), None)[0]
-        return self._transform(np.eye(len(self.state["mean"])), None) - at_zero, at_zero
+        centre, matrix, offset = self.as_map()
+        return matrix, offset - centre @ matrix

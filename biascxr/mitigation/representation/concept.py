@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.errors import InputError
-from biascxr.mitigation.cells import CROSSED, Cells, chosen_attributes
+from biascxr.mitigation.cells import Cells, chosen_attributes
 
 NO_GROUPS = "no attribute with two known groups: vectors are left as they are"
 
@@ -109,8 +109,7 @@ class Concept:
         """Returns the concept that `to_arrays` told of."""
         titles, groups = arrays["attributes"], arrays["groups"]
         cells = tuple(
-            Cells(tuple(str(title).split(CROSSED)), tuple(str(g) for g in groups[titles == title]))
-            for title in dict.fromkeys(titles.tolist())
+            Cells.named(str(title), tuple(str(g) for g in groups[titles == title])) for title in dict.fromkeys(titles.tolist())
         )
         return cls(cells, arrays["means"])
 

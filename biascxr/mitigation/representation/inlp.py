@@ -39,6 +39,8 @@ class InlpSettings(ConceptSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if not -1 <= self.min_gain < 1:
+            raise InputError(f"min_gain must lie in [-1, 1); got {self.min_gain}.")
         if min(self.n_iterations, self.max_rows) < 1 or not self.inverse_penalty > 0:
             raise InputError(f"n_iterations and max_rows must be >= 1 and inverse_penalty above 0; got {self}.")
 

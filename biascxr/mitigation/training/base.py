@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -13,8 +13,10 @@ import pandas as pd
 from biascxr.containers import UNKNOWN
 from biascxr.errors import InputError
 from biascxr.mitigation.base import Member, SplitData
-from biascxr.mitigation.cells import Cells, chosen_attributes
+from biascxr.mitigation.cells import COMMON, Cells, chosen_attributes
 from biascxr.mitigation.vector_table import VectorTable
+
+MIN_VALIDATION_ROWS = 10
 
 
 @dataclass(frozen=True)
@@ -191,11 +193,16 @@ class NetworkSettings:
     criterion: str = "loss"
 
     def __post_init__(self) -> None:
-        if min(self.batch_size, self.max_epochs, self.patience) < 1 or not 0 <= self.dropout < 1:
-            raise InputError(f"batch_size, max_epochs and patience must be >= 1 and dropout in [0, 1); got {self}.")
-        if not self.learning_rate > 0 or not all(type(units) is int and units > 0 for units in self.hidden):
-            raise InputError(f"A network needs a learning_rate above 0 and whole numbers of hidden units above 0; got {self}.")
-        if self.weight_decay < 0:
+        for name in ("batch_size", "max_epochs", "patience"):
+            if getattr(self, name) < 1:
+                raise InputError(f"{name} must be at least 1; got {getattr(self, name)}.")
+        if not 0 <= self.dropout < 1:
+            raise InputError(f"dropout must lie in [0, 1); got {self.dropout}.")
+        if not self.learning_rate > 0:
+            raise InputError(f"learning_rate must be above 0; got {self.learning_rate}.")
+        if not all(type(units) is int and units > 0 for units in self.hidden):
+            raise InputError(f"hidden must be whole numbers of units above 0; got {self.hidden}.")
+        if not self.weight_decay >= 0:
             raise InputError(f"weight_decay must be at least 0; got {self.weight_decay}.")
         if self.criterion not in ("loss", "worst_group_loss"):
             raise InputError(f"criterion must be loss or worst_group_loss; got {self.criterion!r}.")
@@ -267,11 +274,22 @@ class NetworkMethod(TrainingMethod):
         return Rows(part.vectors, part.labels, np.asarray(weights, np.float32), groups, encoded)
 
     def _validation_rows(self, validation: SplitData, cells: Cells, demographics: DemographicInputs | None) -> object:
-        """The rows that early stopping looks at; a method may tell it of other groups than its own."""
-        return self._rows(validation, np.ones(len(validation), np.float32), cells, demographics)
+        """The rows that early stopping looks at; a method may tell it of other groups than its own.
+
+        A group with fewer than ten validation rows is as unknown: one row would decide which epoch is the best.
+        """
+        rows = self._rows(validation, np.ones(len(validation), np.float32), cells, demographics)
+        sizes = np.bincount(rows.groups[rows.groups >= 0], minlength=max(1, len(cells)))
+        is_enough = (rows.groups >= 0) & (sizes[rows.groups] >= MIN_VALIDATION_ROWS)
+        return replace(rows, groups=np.where(is_enough, rows.groups, np.int32(-1)))
 
     def _demographics(self, train: SplitData) -> DemographicInputs | None:
-        names = tuple(name for name in self.settings.demographics if name in train.attributes)
+        wanted = self.settings.demographics
+        odd = [name for name in wanted if name not in train.attributes and name not in COMMON]
+        if odd:
+            known = list(train.attributes)
+            raise InputError(f"{self.name}.demographics: {odd[0]!r} is not an attribute of this cohort: {known}.")
+        names = tuple(name for name in wanted if name in train.attributes)
         return DemographicInputs.of(train.attributes, names) if names else None
 
     def _cells(self, train: SplitData) -> Cells:

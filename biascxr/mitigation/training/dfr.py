@@ -84,6 +84,8 @@ class Dfr(NetworkMethod):
         from biascxr.models.mlp import FINDINGS
 
         head = super()._fit(train, weights, validation, None, seed, log_dir)
+        if len(calibration) == 0:
+            return dataclasses.replace(head, notes=(*head.notes, "no calibration rows: last layer as in erm"))
         cells = self._cells(train)
         rows = self._rows(calibration, np.ones(len(calibration), np.float32), cells, head.demographics)
         features = predict_rows(features_of(head.model), rows).astype(np.float64)

@@ -12,6 +12,7 @@ import numpy as np
 from biascxr.errors import InputError
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.cells import Cells
+from biascxr.mitigation.sampling.base import count_of
 from biascxr.mitigation.training.base import DemographicInputs, Head, NetworkMethod, NetworkSettings
 
 
@@ -81,7 +82,7 @@ class GroupDro(NetworkMethod):
         what = "group x label value, each finding its own" if self.settings.by_label else "groups, mean over findings"
         n_unknown = int((cells.codes(train.attributes) < 0).sum())
         note = f"{len(cells)} groups of {cells.title}; cells: {what}"
-        note += f"; {n_unknown} training rows of unknown group left out" if n_unknown else ""
+        note += f"; {count_of(n_unknown, 'training rows')} of unknown group left out" if n_unknown else ""
         return dataclasses.replace(head, notes=(*head.notes, note))
 
     def _trainer(self, head: object, train: SplitData, weights: np.ndarray, cells: Cells) -> object:
