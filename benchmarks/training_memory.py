@@ -1,6 +1,6 @@
 """How much memory does training from a memory map take, and what does it cost in speed?
 
-    python benchmarks/training_memory.py            # 300,000 vectors of 1,376 numbers, a file of 1.65 GB: some minutes
+    python benchmarks/training_memory.py            # 300,000 vectors of 1,376 numbers, a file of 1.65 GB: ten minutes
     python benchmarks/training_memory.py --quick    # 130,000 vectors, a minute or two
 
 The 1376-512-256-14 head at batch 512. The goal: at least 0.9 times the speed of a PyTorch `DataLoader` loop that has all
