@@ -1,13 +1,13 @@
 """How much memory does training from a memory map take, and what does it cost in speed?
 
     python benchmarks/training_memory.py            # 300,000 vectors of 1,376 numbers, a file of 1.65 GB: ten minutes
-    python benchmarks/training_memory.py --quick    # 130,000 vectors, a minute or two
+    python benchmarks/training_memory.py --quick    # 130,000 vectors, four minutes
 
 The 1376-512-256-14 head at batch 512. The goal: at least 0.9 times the speed of a PyTorch `DataLoader` loop that has all
 vectors in memory, with less than 1 GB of anonymous memory (RssAnon of /proc/self/status, the whole process, its largest value
 while it trains; pages of the mapped file are not in it, the system takes them back when it needs them). The file lies in a
 temporary folder (`TMPDIR` chooses where) and is removed. It was written just before and is in the page cache: the speed of a
-disk is not measured. Up to 640 MB of vectors `fit_head` holds in memory by itself, mapped or not, so fewer than 122,000 are no
+disk is not measured. Up to 640 MiB of vectors `fit_head` holds in memory by itself, mapped or not, so fewer than 122,000 are no
 test of the map.
 """
 
@@ -57,7 +57,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         write_vectors(folder, rows, 1376, 14, n_validation=max(500, rows // 50))
-        file_gb = (folder / "train_vectors.npy").stat().st_size / 2**30
+        file_gb = (folder / "train_vectors.npy").stat().st_size / 1e9
         sleep = is_installed("torch") and sleeping_threads_are_faster(folder, batch_size=BATCH_SIZE)
         print(f"{machine()}\n\n1376-512-256-14, {rows:,} vectors ({file_gb:.2f} GB), batch {BATCH_SIZE}, {flags.epochs} epochs")
         processes = race(racers(folder, flags.epochs, threads_sleep=sleep), flags.epochs)

@@ -88,7 +88,7 @@ def read_rows(racer: Racer, name: str) -> tuple[np.ndarray, np.ndarray]:
 def anonymous_gb() -> float:
     """Memory of this process that is not a file's."""
     with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) / 2**20
+        return next(int(line.split()[1]) for line in file if line.startswith("RssAnon")) * 1024 / 1e9
 
 
 class Turns:

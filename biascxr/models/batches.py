@@ -117,8 +117,8 @@ def stream_batches(rows: Rows, deal: Deal, seed: int, alter: Callable | None = N
 class HeldRows(keras.Model):
     """Feeds a trainer from memory: a batch is only a number, and its rows are gathered inside the compiled step.
 
-    On TensorFlow this takes a third of the time of a step that Python has to hand its vectors to. The batches are those of
-    `stream_batches`, in the same order.
+    On TensorFlow this saves about a third of a step of 16 rows and a tenth of one of 512. The batches are those of
+    `stream_batches`, in the same order. While it is built it takes twice the room of the vectors.
 
     Args:
         trainer: what learns, see `HeadTrainer`.

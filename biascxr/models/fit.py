@@ -145,7 +145,7 @@ def fit_head(
     callbacks: list[keras.callbacks.Callback] = []
     if alter is None and can_be_held(train):
         model = HeldRows(trainer, train, deal)
-        # The numbers of the batches of all epochs in one pass: to begin a pass costs as much as twenty small steps.
+        # The numbers of the batches of all epochs in one pass: to begin a pass costs more than ten small steps.
         data = {"x": np.tile(np.arange(deal.n_steps, dtype=np.int32), settings.max_epochs), "batch_size": 1}
         callbacks.append(NewOrder(deal, seed))
     else:
