@@ -27,7 +27,7 @@ from biascxr.containers import Attribute
 from biascxr.mitigation import SplitData
 from biascxr.phantom import draw_vectors
 
-NIH = Path("/work/shared/data/nih")
+NIH = Path(__file__).parents[2] / "shared" / "data" / "nih"
 PREDICTIONS, WHOLE_TABLE = "chexnet_predictions.csv.gz", "Data_Entry_2017_v2020.csv.gz"
 AGE_EDGES = (0.0, 20.0, 40.0, 60.0, 80.0)  # BiasCXR's bins
 AGE_NAMES = tuple(age_group_names(AGE_EDGES))

@@ -82,57 +82,64 @@ def _path_after(flag: str, arguments: Sequence[str]) -> Path | None:
     return None
 
 
-def run_command(arguments: Sequence[str] | None = None, *, until: str = "report", prog: str = "python main.py") -> int:
-    """Runs the pipeline from the command line; returns the exit status (2: something given cannot be used)."""
-    arguments = sys.argv[1:] if arguments is None else arguments
+def answer(action: Callable[[], object], *, stopped: str) -> int:
+    """Does what was asked for and returns the exit status: 2 where something given cannot be used, 130 where it was stopped.
+
+    Args:
+        action: does it.
+        stopped: what to say when it is interrupted.
+    """
     log_to_console()
     try:
+        action()
+    except InputError as error:
+        say_error(error)
+        return 2
+    except KeyboardInterrupt:
+        logging.getLogger("biascxr").error("stopped; %s", stopped)
+        return 130
+    return 0
+
+
+STAGES_KEPT = "finished stages and shards are kept, the same command goes on from them"
+
+
+def run_command(arguments: Sequence[str] | None = None, *, until: str = "report", prog: str = "python main.py") -> int:
+    """Runs the pipeline from the command line; returns the exit status."""
+    arguments = sys.argv[1:] if arguments is None else arguments
+
+    def action() -> None:
         config = parse_flags(arguments, prog=prog)
         from biascxr.pipeline import run
 
         run(config, until=until)
-    except InputError as error:
-        say_error(error)
-        return 2
-    except KeyboardInterrupt:
-        logging.getLogger("biascxr").error("stopped; finished stages and shards are kept, the same command goes on from them")
-        return 130
-    return 0
+
+    return answer(action, stopped=STAGES_KEPT)
 
 
 def sweep_command(arguments: Sequence[str]) -> int:
     """`biascxr sweep`; returns the exit status."""
-    log_to_console()
-    try:
+
+    def action() -> None:
         from biascxr.sweep import sweep
 
         sweep(parse_flags(arguments, prog="biascxr sweep", kind=SweepConfig))
-    except InputError as error:
-        say_error(error)
-        return 2
-    except KeyboardInterrupt:
-        logging.getLogger("biascxr").error("stopped; finished trainings are kept, the same command goes on from them")
-        return 130
-    return 0
+
+    return answer(action, stopped="finished trainings are kept, the same command goes on from them")
 
 
 def apply_command(arguments: Sequence[str]) -> int:
     """`biascxr apply`; the settings of the run named by --run stand beneath the flags. Returns the exit status."""
-    log_to_console()
-    try:
+
+    def action() -> None:
         from biascxr.apply import ApplyConfig, apply_run, settings_of
 
         path = _path_after("--config", arguments)
         run = _path_after("--run", [*arguments, *(yaml_to_flags(path) if path else [])])
         default = ApplyConfig() if run is None else settings_of(run)
         apply_run(parse_flags(arguments, prog="biascxr apply", kind=ApplyConfig, default=default))
-    except InputError as error:
-        say_error(error)
-        return 2
-    except KeyboardInterrupt:
-        logging.getLogger("biascxr").error("stopped; finished stages and shards are kept, the same command goes on from them")
-        return 130
-    return 0
+
+    return answer(action, stopped=STAGES_KEPT)
 
 
 def say_error(error: InputError) -> None:
@@ -171,8 +178,8 @@ def log_to_console() -> None:
 
 def helper_command(function: Callable, arguments: Sequence[str], verb: str) -> int:
     """Runs a helper whose flags are its parameters, or those of its one dataclass; returns the exit status."""
-    log_to_console()
-    try:
+
+    def action() -> None:
         tyro.cli(
             function,
             prog=f"biascxr {verb}",
@@ -180,13 +187,8 @@ def helper_command(function: Callable, arguments: Sequence[str], verb: str) -> i
             use_underscores=True,
             config=(tyro.conf.OmitArgPrefixes,),
         )
-    except InputError as error:
-        say_error(error)
-        return 2
-    except KeyboardInterrupt:
-        logging.getLogger("biascxr").error("stopped; nothing was written")
-        return 130
-    return 0
+
+    return answer(action, stopped="nothing was written")
 
 
 def audit_predictions(config: StandaloneConfig) -> None:

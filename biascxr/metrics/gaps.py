@@ -110,6 +110,9 @@ def _largest_of_pairs(noise: np.ndarray, i: np.ndarray, j: np.ndarray, width: np
     return largest
 
 
+DUST = 1e-13  # of a difference of variances, as a share of them
+
+
 @dataclass(frozen=True)
 class GapChange:
     """The change of a max-min gap from one model to another.
@@ -166,7 +169,10 @@ def gap_change(before, after, before_replicates, after_replicates, confidence: f
     d = np.zeros((len(i), k))
     d[np.arange(len(i)), i], d[np.arange(len(i)), j] = 1, -1
     of_b, of_a, crossed = d @ covariance[:k, :k] @ d.T, d @ covariance[k:, k:] @ d.T, d @ covariance[:k, k:] @ d.T
-    s = np.sqrt(np.maximum(np.diag(of_b)[:, None] + np.diag(of_a)[None, :] - 2 * crossed, 1e-24))  # [ij, kl]
+    apart = np.diag(of_b)[:, None] + np.diag(of_a)[None, :]  # [ij, kl]
+    variance = apart - 2 * crossed
+    # Of two equal contrasts nothing is left but rounding, whose size is the linear algebra library's.
+    s = np.sqrt(np.where(variance > DUST * apart, np.maximum(variance, 1e-24), 1e-24))
     point = (after[i] - after[j])[:, None] - (before[i] - before[j])[None, :]
     # The contrast (ji, lk) is the mirror image of (ij, kl): half of the pairs are enough.
     half = i < j

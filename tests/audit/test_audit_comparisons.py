@@ -27,7 +27,7 @@ def test_identical_predictions_do_not_differ(random_predictions):
     defined = table.dropna(subset=["change"])
     assert (defined["change"] == 0).all() and len(defined) > 20
     assert (table["verdict"] == "not enough evidence").all()
-    np.testing.assert_allclose(defined[["low", "high"]], 0, atol=1e-7)  # rounding of a covariance of two equal models
+    np.testing.assert_allclose(defined[["low", "high"]], 0, atol=1e-9)
     assert (defined["p_value"] == 1).all() and (defined["p_holm"] == 1).all()
     assert (table["levelling"] == "").all()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import ClassVar
@@ -262,7 +263,7 @@ class NetworkMethod(TrainingMethod):
             seed=seed,
             criterion=self._criterion(trainer),
             first_epoch=self._first_epoch(trainer),
-            alter=self._alter_batch,
+            alter=self._alter(cells),
             log_dir=log_dir,
         )
 
@@ -323,8 +324,9 @@ class NetworkMethod(TrainingMethod):
         """The first epoch, from 0, that early stopping may choose."""
         return 0
 
-    # Changes a batch as it is made, `(batch, rng) -> batch`, where a method mixes rows.
-    _alter_batch = None
+    def _alter(self, cells: Cells) -> Callable | None:
+        """What changes a batch as it is made, `(batch, rng) -> batch`, where a method mixes rows; None where it does not."""
+        return None
 
     def _notes(self, cells: Cells) -> tuple[str, ...]:
         """What the method did, in words, for the report."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,7 +51,10 @@ class Mixup(NetworkMethod):
     name: ClassVar[str] = "mixup"
     Settings: ClassVar[type] = MixupSettings
 
-    def _alter_batch(self, batch: tuple, rng: np.random.Generator) -> tuple:
+    def _alter(self, cells: Cells) -> Callable | None:
+        return self._mix if self.settings.within == "all" or len(cells) else None
+
+    def _mix(self, batch: tuple, rng: np.random.Generator) -> tuple:
         """Mixes the rows of a batch `(x, y, weights)`."""
         x, y, weights = batch
         groups = x["group"] if self.settings.within == "group" else np.zeros(len(y), np.int32)
