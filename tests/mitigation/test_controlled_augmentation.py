@@ -82,20 +82,29 @@ def test_views_stand_behind_their_splits_images_and_only_where_their_image_has_a
         {"image_id": [f"i{i}" for i in range(n)], "study_id": "s", "patient_id": [f"p{i}" for i in range(n)], "path": "x",
          "view": "PA", "split": ["train"] * 6 + ["test"] * 2, "age": 1.0, "sex": ["F", "M"] * 4}
     )  # fmt: skip
-    cohort = Cohort(table, np.eye(n, 2, dtype=np.float32), ("x", "y"), (Attribute("sex", ("F", "M"), True),), "g", "image", ".")
+    cohort = Cohort(
+        table,
+        (np.arange(2 * n).reshape(n, 2) % 3 == 0).astype(np.float32),
+        ("x", "y"),
+        (Attribute("sex", ("F", "M"), True),),
+        "g",
+        "image",
+        ".",
+    )
     ids = table["image_id"].to_numpy(object)
     store = EmbeddingSet(ids, np.zeros(n, np.int32), np.arange(n, dtype=np.float32)[:, None], {})
     views = EmbeddingSet(
-        np.array(["i1", "i1", "gone", "i7"], object), np.array([1, 2, 1, 1], np.int32),
-        np.array([[10], [11], [12], [13]], np.float32), {},
+        np.array(["i1", "i1", "gone", "i7", "i4"], object), np.array([1, 2, 1, 1, 1], np.int32),
+        np.array([[10], [11], [12], [13], [14]], np.float32), {},
     )  # fmt: skip
     train = split_data(cohort, store, "train", views=views)
-    np.testing.assert_array_equal(train.vectors[:], np.array([0, 1, 2, 3, 4, 5, 10, 11], np.float32)[:, None])
-    assert train.view_id.tolist() == [0] * 6 + [1, 2] and train.image_id[6:].tolist() == ["i1", "i1"]
-    np.testing.assert_array_equal(train.labels[6:], cohort.labels[[1, 1]])
+    np.testing.assert_array_equal(train.vectors[:], np.array([0, 1, 2, 3, 4, 5, 10, 11, 14], np.float32)[:, None])
+    assert train.view_id.tolist() == [0] * 6 + [1, 2, 1] and train.image_id[6:].tolist() == ["i1", "i1", "i4"]
+    np.testing.assert_array_equal(train.labels[6:], cohort.labels[[1, 1, 4]])
+    assert train.patient_id[6:].tolist() == ["p1", "p1", "p4"] and train.attributes["sex"][6:].tolist() == ["M", "M", "F"]
     assert split_data(cohort, store, "test", views=None).view_id.tolist() == [0, 0]
     same = split_data(cohort, store, "train", views=replace(views, vectors=views.vectors + 1))
-    assert same.vectors[6:8].ravel().tolist() == [11, 12]
+    assert same.vectors[6:9].ravel().tolist() == [11, 12, 15]
 
 
 @pytest.mark.parametrize(
