@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.errors import InputError
-from biascxr.run_folder import STAGES, files_digest
+from biascxr.run_folder import STAGES, file_digest, files_digest
 
 logger = logging.getLogger("biascxr")
 
@@ -38,9 +38,17 @@ def cohort_of_store(store: Path) -> Path | None:
 
 def copy_cohort(source: Path, folder: Path) -> None:
     """Copies a finished cohort, its tables included, into a stage's folder."""
-    for path in sorted(source.iterdir()):
-        if path.is_file() and path.name != "manifest.json":
-            shutil.copyfile(path, folder / path.name)
+    for path in _cohort_files(source):
+        shutil.copyfile(path, folder / path.name)
+
+
+def cohort_digests(source: Path) -> dict[str, str]:
+    """Returns a fingerprint of each file that `copy_cohort` copies; a cohort that no run has made has no manifest of them."""
+    return {path.name: file_digest(path) for path in _cohort_files(source)}
+
+
+def _cohort_files(source: Path) -> list[Path]:
+    return [path for path in sorted(source.iterdir()) if path.is_file() and path.name != "manifest.json"]
 
 
 def store_digest(store: Path) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import biascxr
 from biascxr.config import RunConfig, to_dict
-from biascxr.embedding_store import cohort_of_store, copy_cohort, open_store, store_digest
+from biascxr.embedding_store import cohort_digests, cohort_of_store, copy_cohort, open_store, store_digest
 from biascxr.run_checks import check_audit, check_files, check_rejected, check_request, keep_vectors, settle_vectors
 from biascxr.run_folder import (
     STAGES,
@@ -146,7 +146,7 @@ def cohort(run: Run) -> None:
     if config.csv_path is None:
         source = cohort_of_store(config.embeddings.embedding_store)
         run.stages["cohort"] = run.folder.stage(
-            "cohort", lambda folder: copy_cohort(source, folder), inputs={"of": outputs_digest(source)}, settings={}, code=()
+            "cohort", lambda folder: copy_cohort(source, folder), inputs=cohort_digests(source), settings={}, code=()
         )
         return
 

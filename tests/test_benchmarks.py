@@ -54,6 +54,13 @@ def test_flags_of_the_phantom_benchmark_that_make_no_sense_are_refused(flags):
 
 
 @pytest.mark.slow
+def test_the_sweep_benchmark_finds_predictions_equal_whatever_the_number_of_jobs():
+    made = run("sweep_speed.py", "--vectors", "1500", "--features", "32", "--seeds", "1")
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert "predictions of 10 trainings equal to the last byte: yes" in made.stdout or "One core" in made.stdout
+
+
+@pytest.mark.slow
 def test_the_benchmark_of_training_speed_races_what_is_installed_to_one_validation_loss():
     made = run("training_speed.py", "--rows", "2000", "--epochs", "2", "--batch-sizes", "64", "--no-small")
     assert made.returncode == 0, made.stdout + made.stderr

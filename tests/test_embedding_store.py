@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -77,6 +78,24 @@ def test_a_store_inside_a_run_brings_its_cohort(table, tmp_path):
     second = run_stages(again, until="embeddings")
     pd.testing.assert_frame_equal(second.cohort().table, first.cohort().table)
     np.testing.assert_array_equal(second.embedded()[1].vectors, first.embedded()[1].vectors)
+
+
+def test_a_cohort_beside_a_store_may_be_written_by_hand(table, tmp_path):
+    made = run_stages(parse_flags(flags(table, _whole_store(table, tmp_path), tmp_path / "run")), until="embeddings")
+    cohort, embeddings = made.embedded()
+    (tmp_path / "own" / "01_cohort").mkdir(parents=True)
+    cohort.save(tmp_path / "own" / "01_cohort")
+    (tmp_path / "own" / "03_embeddings").mkdir()
+    embeddings.save(tmp_path / "own" / "03_embeddings")
+    wanted = ["--embedding_store", str(tmp_path / "own" / "03_embeddings"), "--output_dir", str(tmp_path / "two")]
+    first = run_stages(parse_flags(wanted), until="embeddings")
+    pd.testing.assert_frame_equal(first.cohort().table, cohort.table)
+    made_at = (first.stages["cohort"] / "manifest.json").stat().st_mtime_ns
+    run_stages(parse_flags(wanted), until="embeddings")
+    assert (first.stages["cohort"] / "manifest.json").stat().st_mtime_ns == made_at
+    replace(cohort, labels=1 - cohort.labels).save(tmp_path / "own" / "01_cohort")
+    changed = run_stages(parse_flags(wanted), until="embeddings")
+    np.testing.assert_array_equal(changed.cohort().labels, 1 - cohort.labels)
 
 
 def test_what_is_no_store_is_said_before_anything_is_done(table, tmp_path, capsys):
