@@ -68,7 +68,7 @@ def worst_group_loss(labels: np.ndarray, scores: np.ndarray, groups: np.ndarray)
     Args:
         labels: `[n, L]` in {0, 1, NaN}.
         scores: `[n, L]` probabilities.
-        groups: `[n]`, -1 unknown, left out.
+        groups: `[n]`, or `[n, L]` where each label of a row has its own; -1 unknown, left out.
     """
     losses = row_label_losses(labels, scores)
     found = [losses[groups == g] for g in np.unique(groups[groups >= 0])]

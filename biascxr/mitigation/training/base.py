@@ -107,6 +107,27 @@ class Head:
         return cls(model, pd.read_csv(folder / "history.csv"), demographics)
 
 
+@dataclass(frozen=True)
+class TrainingTask:
+    """What a head is fitted on.
+
+    Attributes:
+        train: sampled and transformed training rows.
+        weights: `[n] float32`, one per training row.
+        validation: transformed validation rows.
+        calibration: transformed calibration rows, for a method that uses them; None for others.
+        seed: seed of initial weights, dropout and order.
+        log_dir: folder of the TensorBoard scalars; None for none.
+    """
+
+    train: SplitData
+    weights: np.ndarray
+    validation: SplitData
+    calibration: SplitData | None
+    seed: int
+    log_dir: Path | None
+
+
 class TrainingMethod(Member):
     """Fits a head on training rows, with validation rows for early stopping.
 
@@ -147,18 +168,11 @@ class TrainingMethod(Member):
             raise ValueError(f"{self.name} needs one weight per training row; got {weights.shape} for {len(train)} rows.")
         if self.uses_calibration and calibration is None:
             raise ValueError(f"{self.name} learns from calibration rows too; it was given none.")
-        return self._fit(train, weights, validation, calibration if self.uses_calibration else None, seed, log_dir)
+        used = calibration if self.uses_calibration else None
+        return self._fit(TrainingTask(train, weights, validation, used, seed, log_dir))
 
     @abstractmethod
-    def _fit(
-        self,
-        train: SplitData,
-        weights: np.ndarray,
-        validation: SplitData,
-        calibration: SplitData | None,
-        seed: int,
-        log_dir: Path | None,
-    ) -> Head:
+    def _fit(self, task: TrainingTask) -> Head:
         """The method's own training."""
 
 
@@ -214,45 +228,25 @@ class NetworkMethod(TrainingMethod):
 
     Settings: ClassVar[type] = NetworkSettings
 
-    def _fit(
-        self,
-        train: SplitData,
-        weights: np.ndarray,
-        validation: SplitData,
-        calibration: SplitData | None,
-        seed: int,
-        log_dir: Path | None,
-    ) -> Head:
+    def _fit(self, task: TrainingTask) -> Head:
         import keras
 
-        keras.utils.set_random_seed(seed)
-        demographics, cells = self._demographics(train), self._cells(train)
-        head = self._build_head(train, cells, demographics)
-        history = self._train(
-            self._trainer(head, train, weights, cells), train, weights, validation, cells, demographics, seed, log_dir
-        )
+        keras.utils.set_random_seed(task.seed)
+        demographics, cells = self._demographics(task.train), self._cells(task.train)
+        head = self._build_head(task.train, cells, demographics)
+        history = self._train(self._trainer(head, task.train, task.weights, cells), task, cells, demographics)
         return Head(head, history, demographics, (*demographic_notes(demographics), *self._notes(cells)))
 
-    def _train(
-        self,
-        trainer: object,
-        train: SplitData,
-        weights: np.ndarray,
-        validation: SplitData,
-        cells: Cells,
-        demographics: DemographicInputs | None,
-        seed: int,
-        log_dir: Path | None,
-    ) -> pd.DataFrame:
-        """Trains in place and returns the history; called once by most methods, twice by those that train in two rounds."""
+    def _train(self, trainer: object, task: TrainingTask, cells: Cells, demographics: DemographicInputs | None) -> pd.DataFrame:
+        """Trains in place and returns the history."""
         from biascxr.models import FitSettings, fit_head
 
         chosen = self.settings
         return fit_head(
             trainer,
-            self._rows(train, weights, cells, demographics),
-            self._validation_rows(validation, cells, demographics),
-            label_names=train.label_names,
+            self._rows(task.train, task.weights, cells, demographics),
+            self._validation_rows(task.validation, cells, demographics),
+            label_names=task.train.label_names,
             settings=FitSettings(
                 learning_rate=chosen.learning_rate,
                 batch_size=chosen.batch_size,
@@ -260,11 +254,11 @@ class NetworkMethod(TrainingMethod):
                 patience=chosen.patience,
                 weight_decay=chosen.weight_decay,
             ),
-            seed=seed,
+            seed=task.seed,
             criterion=self._criterion(trainer),
             first_epoch=self._first_epoch(trainer),
             alter=self._alter(cells),
-            log_dir=log_dir,
+            log_dir=task.log_dir,
         )
 
     def _rows(self, part: SplitData, weights: np.ndarray, cells: Cells, demographics: DemographicInputs | None) -> object:
@@ -275,14 +269,9 @@ class NetworkMethod(TrainingMethod):
         return Rows(part.vectors, part.labels, np.asarray(weights, np.float32), groups, encoded)
 
     def _validation_rows(self, validation: SplitData, cells: Cells, demographics: DemographicInputs | None) -> object:
-        """The rows that early stopping looks at; a method may tell it of other groups than its own.
-
-        A group with fewer than ten validation rows is as unknown: one row would decide which epoch is the best.
-        """
+        """The rows that early stopping looks at; a method may tell it of other groups than its own."""
         rows = self._rows(validation, np.ones(len(validation), np.float32), cells, demographics)
-        sizes = np.bincount(rows.groups[rows.groups >= 0], minlength=max(1, len(cells)))
-        is_enough = (rows.groups >= 0) & (sizes[rows.groups] >= MIN_VALIDATION_ROWS)
-        return replace(rows, groups=np.where(is_enough, rows.groups, np.int32(-1)))
+        return judged_rows(rows, by_label=False, min_rows=MIN_VALIDATION_ROWS)
 
     def _demographics(self, train: SplitData) -> DemographicInputs | None:
         wanted = self.settings.demographics
@@ -331,6 +320,30 @@ class NetworkMethod(TrainingMethod):
     def _notes(self, cells: Cells) -> tuple[str, ...]:
         """What the method did, in words, for the report."""
         return ()
+
+
+def judged_rows(rows: object, *, by_label: bool, min_rows: int) -> object:
+    """Tells early stopping which validation rows belong together.
+
+    A group or cell of fewer than `min_rows` is as unknown: one row would decide which epoch is the best.
+
+    Args:
+        rows: `biascxr.models.Rows`, with groups `[n]`.
+        by_label: group x label value, each finding its own, in place of groups.
+        min_rows: the fewest rows that are looked at.
+
+    Returns:
+        The rows, with groups `[n]`, or cells `[n, L]`, which index losses `[n, L]`.
+    """
+    from biascxr.models.group_dro import label_cells
+
+    codes = rows.groups
+    if by_label:
+        codes = label_cells(rows.labels, codes)
+        codes = np.where(codes >= 0, codes * codes.shape[1] + np.arange(codes.shape[1]), -1)
+    found, counts = np.unique(codes, return_counts=True)
+    is_enough = np.isin(codes, found[counts >= min_rows])
+    return replace(rows, groups=np.where(is_enough, codes, -1).astype(np.int32))
 
 
 def demographic_notes(demographics: DemographicInputs | None) -> tuple[str, ...]:

@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 import sklearn
 
 from biascxr.errors import InputError
-from biascxr.mitigation.base import SplitData
-from biascxr.mitigation.training.base import Head, NetworkMethod, NetworkSettings
+from biascxr.mitigation.training.base import Head, NetworkMethod, NetworkSettings, TrainingTask
 
 # `LogisticRegression` names its penalty in another way since scikit-learn 1.8.
 IS_NEW = tuple(map(int, sklearn.__version__.split(".")[:2])) >= (1, 8)
@@ -71,19 +69,12 @@ class Dfr(NetworkMethod):
     Settings: ClassVar[type] = DfrSettings
     uses_calibration: ClassVar[bool] = True
 
-    def _fit(
-        self,
-        train: SplitData,
-        weights: np.ndarray,
-        validation: SplitData,
-        calibration: SplitData | None,
-        seed: int,
-        log_dir: Path | None,
-    ) -> Head:
+    def _fit(self, task: TrainingTask) -> Head:
         from biascxr.models import features_of, predict_rows
         from biascxr.models.mlp import FINDINGS
 
-        head = super()._fit(train, weights, validation, None, seed, log_dir)
+        head = super()._fit(task)
+        train, calibration = task.train, task.calibration
         if len(calibration) == 0:
             return dataclasses.replace(head, notes=(*head.notes, "no calibration rows: last layer as in erm"))
         cells = self._cells(train)
@@ -93,7 +84,7 @@ class Dfr(NetworkMethod):
         kernel, bias = layer.get_weights()
         kept, notes = [], []
         for index, label in enumerate(train.label_names):
-            labels, rng = rows.labels[:, index], np.random.default_rng([seed, index])
+            labels, rng = rows.labels[:, index], np.random.default_rng([task.seed, index])
             chosen, aside = usable_groups(labels, rows.groups, self.settings.min_cell)
             if len(chosen) < 2:
                 kept.append(label)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -13,7 +12,7 @@ from biascxr.errors import InputError
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.cells import Cells
 from biascxr.mitigation.sampling.base import count_of
-from biascxr.mitigation.training.base import DemographicInputs, Head, NetworkMethod, NetworkSettings
+from biascxr.mitigation.training.base import DemographicInputs, Head, NetworkMethod, NetworkSettings, TrainingTask, judged_rows
 
 
 @dataclass(frozen=True)
@@ -66,21 +65,13 @@ class GroupDro(NetworkMethod):
     name: ClassVar[str] = "group_dro"
     Settings: ClassVar[type] = GroupDroSettings
 
-    def _fit(
-        self,
-        train: SplitData,
-        weights: np.ndarray,
-        validation: SplitData,
-        calibration: SplitData | None,
-        seed: int,
-        log_dir: Path | None,
-    ) -> Head:
-        head = super()._fit(train, weights, validation, calibration, seed, log_dir)
-        cells = self._cells(train)
+    def _fit(self, task: TrainingTask) -> Head:
+        head = super()._fit(task)
+        cells = self._cells(task.train)
         if not len(cells):
             return dataclasses.replace(head, notes=(*head.notes, "no group is known: this is erm"))
         what = "group x label value, each finding its own" if self.settings.by_label else "groups, mean over findings"
-        n_unknown = int((cells.codes(train.attributes) < 0).sum())
+        n_unknown = int((cells.codes(task.train.attributes) < 0).sum())
         note = f"{len(cells)} groups of {cells.title}; cells: {what}"
         note += f"; {count_of(n_unknown, 'training rows')} of unknown group left out" if n_unknown else ""
         return dataclasses.replace(head, notes=(*head.notes, note))
@@ -101,13 +92,5 @@ class GroupDro(NetworkMethod):
 
     def _validation_rows(self, validation: SplitData, cells: Cells, demographics: DemographicInputs | None) -> object:
         """Rows whose groups are the method's own cells: `[n, L]` codes where they are by label, which index losses `[n, L]`."""
-        from biascxr.models.group_dro import label_cells
-
-        rows = super()._validation_rows(validation, cells, demographics)
-        codes = rows.groups
-        if self.settings.by_label:
-            codes = label_cells(rows.labels, rows.groups)
-            codes = np.where(codes >= 0, codes + 2 * len(cells) * np.arange(codes.shape[1]), -1)
-        found, counts = np.unique(codes, return_counts=True)
-        is_large = np.isin(codes, found[counts >= self.settings.min_cell])
-        return dataclasses.replace(rows, groups=np.where(is_large, codes, -1).astype(np.int32))
+        rows = self._rows(validation, np.ones(len(validation), np.float32), cells, demographics)
+        return judged_rows(rows, by_label=self.settings.by_label, min_rows=self.settings.min_cell)

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from biascxr.errors import InputError
-from biascxr.mitigation.base import SplitData
-from biascxr.mitigation.training.base import Head, NetworkMethod, NetworkSettings
+from biascxr.mitigation.training.base import Head, NetworkMethod, NetworkSettings, TrainingTask
 from biascxr.mitigation.training.erm import Erm
 
 
@@ -56,19 +54,12 @@ class Jtt(NetworkMethod):
     name: ClassVar[str] = "jtt"
     Settings: ClassVar[type] = JttSettings
 
-    def _fit(
-        self,
-        train: SplitData,
-        weights: np.ndarray,
-        validation: SplitData,
-        calibration: SplitData | None,
-        seed: int,
-        log_dir: Path | None,
-    ) -> Head:
-        first = Erm(self._first_settings()).fit(train, weights, validation, seed=other_seed(seed))
+    def _fit(self, task: TrainingTask) -> Head:
+        train, seed = task.train, other_seed(task.seed)
+        first = Erm(self._first_settings()).fit(train, task.weights, task.validation, seed=seed)
         scores = first.predict(train.vectors, train.attributes)
         factors, is_wrong = error_weights(train.labels, scores, self.settings.up_weight)
-        head = super()._fit(train, weights * factors, validation, calibration, seed, log_dir)
+        head = super()._fit(dataclasses.replace(task, weights=task.weights * factors))
         share = is_wrong.sum() / max(1, (~np.isnan(train.labels)).sum())
         note = f"error set of the first head: {share:.1%} of the known labels, weight {self.settings.up_weight:g}"
         return dataclasses.replace(head, notes=(*head.notes, note))

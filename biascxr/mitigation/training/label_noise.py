@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -11,7 +10,7 @@ import numpy as np
 from biascxr.errors import InputError, unknown_name
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.cells import Cells
-from biascxr.mitigation.training.base import Head, NetworkMethod, NetworkSettings
+from biascxr.mitigation.training.base import Head, NetworkMethod, NetworkSettings, TrainingTask
 from biascxr.mitigation.training.noise_estimate import estimate_rates
 from biascxr.mitigation.training.noise_rates import NoiseRates, given_rates, read_rate
 
@@ -95,19 +94,10 @@ class LabelNoise(NetworkMethod):
     name: ClassVar[str] = "label_noise"
     Settings: ClassVar[type] = LabelNoiseSettings
 
-    def _fit(
-        self,
-        train: SplitData,
-        weights: np.ndarray,
-        validation: SplitData,
-        calibration: SplitData | None,
-        seed: int,
-        log_dir: Path | None,
-    ) -> Head:
-        cells = self._cells(train)
-        self._label_names = train.label_names
-        self._rates, self._said = self._find_rates(train, cells, seed)
-        return super()._fit(train, weights, validation, calibration, seed, log_dir)
+    def _fit(self, task: TrainingTask) -> Head:
+        self._label_names = task.train.label_names
+        self._rates, self._said = self._find_rates(task.train, self._cells(task.train), task.seed)
+        return super()._fit(task)
 
     def _find_rates(self, train: SplitData, cells: Cells, seed: int) -> tuple[NoiseRates, tuple[str, ...]]:
         """Returns the rates and how they came about."""
