@@ -78,6 +78,7 @@ from biascxr.phantom.vectors import FAMILIES
 
 ROOT = Path(__file__).parents[1]
 STRENGTH = 0.8
+WORLDS_PER_WORKER = 9
 FOLDER = ROOT / "output" / "benchmarks" / "remedies"
 # Results rest on this code; a world measured by other code is measured anew.
 CODE = ("benchmarks/remedy_*.py", "biascxr/mitigation/**/*.py", "biascxr/models/*.py", "biascxr/phantom/*.py")
@@ -125,12 +126,20 @@ def measure_worlds(keys: list[WorldKey], sizes: Sizes, methods: list[Method], fo
         for done, key in enumerate(missing, start=1):
             tell(done, key, measure_world(key, sizes, methods, paths[key]))
     else:
-        # New workers now and then: TensorFlow keeps what it has traced.
-        with ProcessPoolExecutor(workers, mp_context=get_context("spawn"), max_tasks_per_child=8) as pool:
-            jobs = {pool.submit(measure_world, key, sizes, methods, paths[key]): key for key in missing}
-            for done, job in enumerate(as_completed(jobs), start=1):
-                tell(done, jobs[job], job.result())
+        # New workers now and then: TensorFlow keeps what it has traced. (`max_tasks_per_child` would do it too, and hangs in
+        # Python 3.11 once all workers have reached it: github.com/python/cpython/issues/115634.)
+        done = 0
+        for batch in batched(missing, WORLDS_PER_WORKER * workers):
+            with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+                jobs = {pool.submit(measure_world, key, sizes, methods, paths[key]): key for key in batch}
+                for job in as_completed(jobs):
+                    done += 1
+                    tell(done, jobs[job], job.result())
     return pd.concat([pd.read_csv(path) for path in paths.values()], ignore_index=True)
+
+
+def batched(keys: list[WorldKey], n: int) -> list[list[WorldKey]]:
+    return [keys[start : start + n] for start in range(0, len(keys), n)]
 
 
 def keys_of(families: list[str], mechanisms: list[str], n_seeds: int) -> list[WorldKey]:
