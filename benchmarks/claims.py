@@ -46,7 +46,9 @@ BALANCERS = ("median_balance", "cluster_downsample")
 # BiasCXR's network and rule, as in the preset `biascxr`, for both of its models.
 NETWORK = "erm(demographics=[sex, race, age_group], batch_size=16, max_epochs=1, patience=1) + threshold_0.5"
 WORLDS = ((NOTHING, 0.0), ("under_representation", 0.8), ("prevalence", 0.8))
-# Shares of MIMIC-CXR's 371,858 images: Seyyed-Kalantari et al., Nature Medicine 2021, table 1.
+# Shares of MIMIC-CXR's 371,858 images: Seyyed-Kalantari et al., Nature Medicine 2021, table 1. The counts of these authors' own
+# test split (github.com/LalehSeyyed/CheXclusion, MIMIC/results31: 25,338 images of known race, 36,415 of known age) agree
+# to .02: race .661, .197, .070, .043, .027, .002; age .022, .199, .374, .336, .069. They too allow +22%, and .478 for three.
 RACE = {"White": 0.6764, "Black": 0.1859, "Hispanic": 0.0641, "Other": 0.0383, "Asian": 0.0324, "Native": 0.0029}
 AGE = {"0-20": 0.0220, "20-40": 0.1951, "40-60": 0.3720, "60-80": 0.3412, "80+": 0.0696}
 N_RESAMPLES = 300
