@@ -64,7 +64,7 @@ def paragraphs(table: pd.DataFrame) -> dict[tuple[str, str], str]:
         given = ", ".join(f"{k}={v}" for k, v in settings.items())
         said = sentence(table[table["method"] == method])
         if said:
-            found.setdefault((module, name), []).append(f"with {given}: {said}" if given else said)
+            found.setdefault((module, name), []).append(f"With {given}: {said}" if given else said)
     head = f"{MARK} (benchmarks/results/remedies.md; share of what a bias has cost that is closed):"
     return {place: f"{head} {'. '.join(said)}." for place, said in found.items()}
 

@@ -115,7 +115,9 @@ def markdown(table: pd.DataFrame, context: pd.DataFrame, expectations: Expectati
         "Written by `python benchmarks/remedies.py`; what the columns mean stands in its first lines. Share: of what the bias "
         "has cost in the group that it acts on, how much the method closes (0: plain training, 1: plain training on unbiased "
         "data). Made-up vectors: what holds here need not hold on a real data set.\n",
-        *(f"{line}  " for line in conclusions(table)),
+        *summary(table),
+        "",
+        *(f"  - {line.strip()}" if line.startswith(" ") else f"- {line}" for line in conclusions(table)),
     ]
     for mechanism in table["mechanism"].drop_duplicates():
         own = overall(table[table["mechanism"] == mechanism])
@@ -139,6 +141,34 @@ def markdown(table: pd.DataFrame, context: pd.DataFrame, expectations: Expectati
         for (verdict, why), where in reasons.items():
             parts.append(f"- `{method}`, {', '.join(where)}: **{verdict}**: {why}")
     return "\n".join(parts) + "\n"
+
+
+def summary(table: pd.DataFrame) -> list[str]:
+    """Returns the shares of all methods under all mechanisms, as lines of one Markdown table."""
+    own = overall(table)
+    mechanisms = [m for m in own["mechanism"].drop_duplicates() if m != NOTHING]
+    named = [m.replace("_", " ") for m in mechanisms]
+    lines = [
+        "**help** and *harm* as defined there; in brackets: unclear, or a gain that is there without bias too. Last column: "
+        "what the method adds to its loss where there is no bias.\n",
+        f"| method | {' | '.join(named)} | no bias |",
+        "|---" * (len(mechanisms) + 2) + "|",
+    ]
+    rows = {(row["method"], row["mechanism"]): row for row in own.to_dict("records")}
+    for method in own["method"].drop_duplicates():
+        cells = [_short(rows[method, mechanism]) if (method, mechanism) in rows else "" for mechanism in mechanisms]
+        control = rows.get((method, NOTHING))
+        cost = "" if control is None else format(control["loss_change"], "+.3f")
+        cost = f"*{cost}*" if control is not None and control["seen"] == "harm" else cost
+        lines.append(f"| `{method}` | {' | '.join(cells)} | {cost} |")
+    return lines
+
+
+def _short(row: dict) -> str:
+    if math.isnan(row["share"]):
+        return "no excess"
+    share = format(row["share"], "+.2f")
+    return {"help": f"**{share}**", "harm": f"*{share}*", "no_effect": share}.get(row["seen"], f"({share})")
 
 
 def _seen(seen: str, outcome: str) -> str:

@@ -119,6 +119,26 @@ class TestRemedies:
         with pytest.raises(InputError, match=message):
             read_expectations(path)
 
+    def test_what_a_docstring_says_was_measured_is_what_the_results_say(self):
+        from remedy_docs import RESULTS, documented, paragraphs, stale
+
+        table = pd.read_csv(RESULTS)
+        assert [str(path) for path, _ in stale(table)] == []  # mend with: python benchmarks/remedy_docs.py
+        (_, said), *_ = paragraphs(table.assign(seen="harm", share=-0.25)).items()
+        assert "harms under prevalence (-0.25), presentation (-0.25)" in said
+        source = 'class A:\n    """What.\n\n    When.\n    """\n\n    x = 1\n'
+        once = documented(source, "A", f"{said} First.")
+        assert documented(once, "A", f"{said} Second.") == once.replace("First.", "Second.")
+        assert once.startswith('class A:\n    """What.\n\n    When.\n\n    Measured on') and once.endswith("    x = 1\n")
+
+    def test_every_method_that_was_measured_and_every_world_is_in_the_committed_results(self):
+        from remedy_docs import RESULTS
+        from remedy_methods import all_methods, read_expectations
+
+        table = pd.read_csv(RESULTS)
+        assert set(table["method"]) == set(all_methods(read_expectations().not_measured))
+        assert set(table["mechanism"]) == {"nothing_planted", *MECHANISMS} and set(table["seeds"]) == {5}
+
     def test_every_method_is_a_recipe_that_parses_with_every_line_of_its_grid(self):
         from remedy_methods import GRIDS, all_methods, read_expectations
 

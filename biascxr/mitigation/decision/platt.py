@@ -25,6 +25,9 @@ class Platt(LogitCalibrator):
 
     When it helps: scores too extreme or too mild, or of another prevalence (a reweighted or resampled training set shifts b).
     When it harms: the reliability curve is no line in logits; the fit for all then leaves each group's own error in place.
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): no effect under
+    annotation and acquisition; unclear under prevalence, presentation and selection.
     """
 
     name: ClassVar[str] = "platt"
@@ -51,6 +54,9 @@ class GroupPlatt(Platt):
     threshold means the same risk in each (calibration within groups; Pleiss et al., NeurIPS 2017). When it harms: the order of
     patients of different groups changes, so that AUROC over everyone may fall; labels that are wrong in one group are learned;
     and calibration and equal error rates cannot both hold where prevalence differs (Kleinberg et al., ITCS 2017).
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): harms under
+    presentation (-0.66) and acquisition (-0.23); no effect under annotation; unclear under prevalence and selection.
     """
 
     name: ClassVar[str] = "group_platt"

@@ -15,6 +15,9 @@ class Youden(ThresholdRule):
 
     When it helps: a missed finding and a false alarm cost alike per patient with and without it. When it harms: the maximum is
     flat, so with few positives the threshold hangs on chance.
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): harms under
+    presentation (-0.38); no effect under annotation; unclear under prevalence, acquisition and selection.
     """
 
     name: ClassVar[str] = "youden"
@@ -34,6 +37,10 @@ class GroupYouden(Youden):
     When it helps: scores of groups lie at different heights, so that one threshold is another operating point in each. When it
     harms: it makes neither TPR nor FPR equal; in FairREAD's ablation its equalized odds difference is .176, that of
     `group_min_gap` .129, that of 0.5 .377.
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): helps under
+    prevalence (+0.38) and annotation (+0.34); harms under presentation (-1.13) and acquisition (-0.33); unclear under
+    selection.
     """
 
     name: ClassVar[str] = "group_youden"

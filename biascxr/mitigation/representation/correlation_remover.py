@@ -54,6 +54,9 @@ class CorrelationRemover(Representation):
     Concept Labels", 2023). When it harms: where prevalence differs between groups, the difference in means is also disease;
     a wrongly recorded attribute moves a vector the wrong way; and a nonlinear head may read the group from what was
     subtracted (the same note warns of it).
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): helps under
+    prevalence (+0.82), presentation (+0.30), annotation (+0.71), acquisition (+0.48) and selection (+0.78).
     """
 
     name: ClassVar[str] = "correlation_remover"

@@ -12,7 +12,12 @@ from biascxr.mitigation.vector_table import mean_and_scale
 
 
 class Standardize(AffineRepresentation):
-    """Centres and scales each column; a constant column becomes 0."""
+    """Centres and scales each column; a constant column becomes 0.
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): helps under
+    acquisition (+0.22) and selection (+0.18); gains, with bias or without, under presentation (+0.12); no effect under
+    prevalence and annotation.
+    """
 
     name: ClassVar[str] = "standardize"
 

@@ -41,6 +41,9 @@ class ClusterDownsample(Sampler):
 
     Follows the BiasCXR report's "clustering-based" reduction; its code does not contain it, so the number of clusters,
     the proportional shares and the scaling are ours.
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): harms under
+    prevalence (-0.13), presentation (-0.12) and selection (-0.33); no effect under annotation; unclear under acquisition.
     """
 
     name: ClassVar[str] = "cluster_downsample"

@@ -59,6 +59,9 @@ class MedianBalance(Sampler):
     When it helps: where errors come from a group being rare. When it harms: large cells lose rows that nothing replaces, and
     copies add no patient, so the head may learn the few patients of a small cell by heart; cells of equal size can differ in
     prevalence as before, and keeping the rows nearest to the overall rates takes the rarer positives out of large biased cells.
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): helps under
+    acquisition (+0.23); no effect under presentation; unclear under prevalence, annotation and selection.
     """
 
     name: ClassVar[str] = "median_balance"

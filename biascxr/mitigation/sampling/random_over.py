@@ -43,6 +43,9 @@ class RandomOver(Sampler):
     larger with no new patient in it, and the copied patients are learned by heart; early stopping on validation limits that.
 
     Reference: Lemaitre, Nogueira and Aridas, "Imbalanced-learn", JMLR 18(17), 2017.
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): harms under
+    selection (-0.27); no effect under prevalence, presentation and annotation; unclear under acquisition.
     """
 
     name: ClassVar[str] = "random_over"

@@ -43,6 +43,9 @@ class Focal(NetworkMethod):
     When it helps: findings so rare that easy negatives make up most of the loss. When it harms: it is no proper scoring rule
     (Charoenphakdee et al., CVPR 2021), so probabilities are drawn towards one half and need calibration before they are read
     as such; and weight goes to whatever is hard, which may be a wrong label.
+
+    Measured on made-up vectors (benchmarks/results/remedies.md; share of what a bias has cost that is closed): no effect under
+    prevalence, presentation, annotation, acquisition and selection.
     """
 
     name: ClassVar[str] = "focal"
