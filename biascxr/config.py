@@ -123,21 +123,37 @@ class EmbeddingsConfig:
     encoder: str = "densenet121"
     """Network that turns an image into a vector."""
     weights: str = "imagenet"
-    """imagenet (downloaded by Keras), random (no scientific meaning), or a .keras or .weights.h5 file."""
+    """imagenet (downloaded by Keras), random (no scientific meaning), or a file: .keras, .weights.h5, PyTorch tensors
+    (.safetensors, .pth, .pt, .ckpt), .onnx, or the folder of a TensorFlow SavedModel."""
+    weights_source: Literal["auto", "imagenet", "unit_range", "torchvision", "chexnet", "torchxrayvision"] = "auto"
+    """How the weights want their pixels (size, range, normalisation), by the name of those who trained them; auto tells it
+    from the weights where they tell it."""
+    layer: str | None = None
+    """Layer of a .keras model, or output of an ONNX file or a SavedModel, that is the vector (default: the last global
+    pooling or the only vector); a map is pooled."""
     pooling: Literal["max", "avg"] = "max"
     """Global pooling of the last feature map; max as the MIMIC Racial Fairness code does."""
+    runtime: Literal["auto", "keras", "onnxruntime"] = "auto"
+    """What computes a Keras network: auto takes ONNX Runtime where it is installed and there is no GPU (twice as fast on a
+    processor; checked against Keras before it is used)."""
     inference_batch: int = 4
-    """Images per forward pass; part of the encoder's fingerprint, since it moves the last digits. 4 is fastest on a
+    """Images per forward pass of Keras; part of the encoder's fingerprint, since it moves the last digits. 4 is fastest on a
     processor; a GPU wants 64 or more."""
     embedding_store: Path | None = None
     """Folder with vectors that are there already (vectors.npy, index.parquet, card.json: the 03_embeddings of a run): records
     and embeddings are skipped. Without --csv_path the cohort is that of the run the store belongs to."""
+    vectors: Path | None = None
+    """File or folder with vectors that are there already and name their images: .npz or HDF5 (image_ids, embeddings), Parquet
+    (a column of ids; a column of lists or one column per number), TFRecord (image/id, embedding), or a folder of these;
+    records are skipped."""
     vector_length: int | None = None
     """Length that precomputed vectors must have (default: what most of them have; CXR Foundation's is 1376)."""
 
     def __post_init__(self) -> None:
         if self.inference_batch < 1:
             raise InputError(f"inference_batch must be at least 1; got {self.inference_batch}.")
+        if self.vectors is not None and self.embedding_store is not None:
+            raise InputError("--vectors and --embedding_store both say where the vectors are; give one of them.")
         if self.vector_length is not None and self.vector_length < 1:
             raise InputError(f"vector_length must be at least 1; got {self.vector_length}.")
 
@@ -217,6 +233,9 @@ class RunConfig:
     """Seed of everything random."""
     n_workers: int | None = None
     """Processes that read images (default: one per core)."""
+    scheduler: str | None = None
+    """Dask scheduler whose workers read and embed images instead of this machine's processes: its address (tcp://host:8786),
+    or the .json file that dask scheduler --scheduler-file wrote. Workers need the same files under the same paths."""
     label_policy_check: Literal["off", "rescore", "retrain"] = "off"
     """Does each conclusion survive another policy for uncertain labels (zeros, ones, ignore)? rescore puts the trained models
     to the other labels, retrain also trains them on those."""
@@ -233,6 +252,11 @@ class RunConfig:
             raise InputError(f"seed must be 0 or more; got {self.seed}.")
         if self.n_workers is not None and self.n_workers < 1:
             raise InputError(f"n_workers must be at least 1; got {self.n_workers}.")
+        if self.scheduler is not None and not (":" in self.scheduler or self.scheduler.endswith(".json")):
+            raise InputError(
+                "scheduler must be an address with its port (tcp://host:8786) or a scheduler file (.json); got "
+                f"{self.scheduler!r}."
+            )
         if self.demo and self.csv_path is not None:
             raise InputError("--demo makes its own table; give either --demo or --csv_path, not both.")
 

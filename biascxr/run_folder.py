@@ -144,16 +144,27 @@ class RunFolder:
         build(partial)
         seconds = time.perf_counter() - started
         manifest = {"stage": title, "fingerprint": key, "made_from": fingerprint, "seconds": round(seconds, 2)}
+        members = members_of(partial)
         manifest["outputs"] = {
-            f.relative_to(partial).as_posix(): file_digest(f) for f in sorted(partial.rglob("*")) if f.is_file()
+            f.relative_to(partial).as_posix(): file_digest(f)
+            for f in sorted(partial.rglob("*"))
+            if f.is_file() and not any(m in f.parents for m in members)
         }
         manifest["outputs"].pop("manifest.json", None)  # there if an earlier run was killed just before the rename
         (partial / "manifest.json").write_text(json.dumps(manifest, indent=2), encoding="utf-8")
         if final.exists():
+            for kept in members_of(final):  # stages of their own, which say themselves whether they are up to date
+                if not (partial / kept.name).exists():
+                    os.replace(kept, partial / kept.name)
             shutil.rmtree(final)
         os.replace(partial, final)
         logger.info("%s: done in %.1f s", title, seconds)
         return final
+
+
+def members_of(folder: Path) -> list[Path]:
+    """Returns the sub-folders that are stages of their own, such as the views beside the images' records."""
+    return [path.parent for path in folder.glob("*/manifest.json")]
 
 
 def manifest_of(folder: Path) -> dict:

@@ -1,5 +1,6 @@
 """`python -m biascxr.inspect_tfrecord FILE...`: an answer for our records and anyone else's, an error for what is none."""
 
+import json
 import subprocess
 import sys
 
@@ -13,6 +14,7 @@ from biascxr.records.image import encode
 
 
 def write(path, *records):
+    path.parent.mkdir(parents=True, exist_ok=True)
     with open(path, "wb") as file:
         for features in records:
             write_record(file, encode_example(features))
@@ -85,7 +87,7 @@ def test_a_cxr_foundation_file_of_another_length_or_with_nan_disagrees(tmp_path)
     bad = foundation(2)
     bad["embedding"][5] = np.nan
     assert inspect_file(write(tmp_path / "a.tfrecord", foundation(1, 512))).disagreements == [
-        "embedding: expected length 1376, found 512"
+        "embedding: expected length 1376 or 88064, found 512"
     ]
     assert inspect_file(write(tmp_path / "b.tfrecord", foundation(1), bad)).disagreements == [
         "embedding: NaN or infinite values in 1 records"
@@ -148,12 +150,13 @@ def test_one_bad_file_does_not_hide_the_others(tmp_path, capsys):
     good = write(tmp_path / "good.tfrecord", foundation(1))
     bad = tmp_path / "bad.tfrecord"
     bad.write_bytes(good.read_bytes()[:-7])
-    assert main([str(bad), str(tmp_path / "none.tfrecord"), str(tmp_path), str(good)]) == 1
+    (tmp_path / "empty").mkdir()
+    assert main([str(bad), str(tmp_path / "none.tfrecord"), str(tmp_path / "empty"), str(good)]) == 1
     out, err = capsys.readouterr()
     assert str(good) in out
     assert f"{bad}: cut off inside record 0" in err
     assert "none.tfrecord: No such file or directory" in err
-    assert f"{tmp_path}: Is a directory" in err
+    assert f"{tmp_path / 'empty'}: no TFRecord file in this folder" in err
 
 
 def test_a_file_without_records_says_so(tmp_path):
@@ -176,6 +179,197 @@ def test_a_features_json_that_is_none_is_an_error_not_a_guess(tmp_path, content)
     (tmp_path / "features.json").write_text(content)
     with pytest.raises(RecordError, match=r"features\.json beside the file cannot be read as a schema"):
         inspect_file(path)
+
+
+class TestVerify:
+    """`--verify`: every damaged record by its number and place, and the others all the same."""
+
+    @pytest.fixture
+    def five(self, tmp_path):
+        return write(tmp_path / "five.tfrecord", *(foundation(i) for i in range(5)))
+
+    def damage(self, path, *places):
+        data = bytearray(path.read_bytes())
+        for place in places:
+            data[place] ^= 1
+        path.write_bytes(data)
+
+    def test_a_whole_file(self, five, capsys):
+        assert main(["--verify", str(five)]) == 0
+        assert "5 records, " in (out := capsys.readouterr().out) and "every CRC correct" in out
+
+    def test_damaged_records_are_named_and_the_others_counted(self, five, capsys):
+        size = five.stat().st_size // 5
+        self.damage(five, size + 100, 3 * size + 4000)
+        assert main(["--verify", str(five)]) == 1
+        out = capsys.readouterr().out
+        assert "3 records, " in out and "every CRC correct" not in out
+        assert (
+            f"    - record 1 is damaged (CRC), at byte {size:,}\n    - record 3 is damaged (CRC), at byte {3 * size:,}" in out
+        )
+
+    def test_a_damaged_crc_of_a_length_is_gone_over_and_a_damaged_length_is_the_end(self, five):
+        size = five.stat().st_size // 5
+        self.damage(five, size + 9)  # in the length's CRC
+        summary = inspect_file(five, verify=True)
+        assert [(d.record, d.byte_offset, d.reason) for d in summary.damage] == [
+            (1, size, "the length of record 1 is damaged (CRC)")
+        ]
+        assert summary.n_records == 4
+        self.damage(five, 2 * size + 1)  # in the length
+        summary = inspect_file(five, verify=True)
+        assert [d.record for d in summary.damage] == [1, 2] and summary.n_records == 1
+
+    def test_a_cut_record_and_one_that_is_no_example(self, tmp_path):
+        path = write(tmp_path / "a.tfrecord", foundation(0))
+        with open(path, "ab") as file:
+            write_record(file, b"\xff\xff")
+            write_record(file, encode_example(foundation(1)))
+        path.write_bytes(path.read_bytes()[:-1])
+        summary = inspect_file(path, verify=True)
+        assert [(d.record, d.reason) for d in summary.damage] == [
+            (1, "the record is not a serialized tf.train.Example"),
+            (2, "cut off inside record 2"),
+        ]
+
+    def test_every_damaged_byte_is_found_as_tensorflow_finds_it(self, five):
+        tf = pytest.importorskip("tensorflow")
+        size = five.stat().st_size // 5
+        for place in (0, 8, 12, 500, size - 1, 2 * size + 3, 4 * size + 20):
+            self.damage(five, place)
+            with pytest.raises(tf.errors.DataLossError):
+                list(tf.data.TFRecordDataset(str(five)))
+            try:
+                assert inspect_file(five, verify=True).damage[0].record == place // size
+            except RecordError as error:
+                assert place < 8, error  # a file that does not begin as one
+            self.damage(five, place)
+
+    def test_a_file_compressed_with_gzip_says_so(self, tmp_path):
+        import gzip
+
+        path = tmp_path / "a.tfrecord"
+        path.write_bytes(gzip.compress(b"x" * 100))
+        with pytest.raises(RecordError, match="compressed with gzip; decompress it first"):
+            inspect_file(path)
+
+
+class TestJson:
+    """`--json`: one object a line, the same keys in each, nothing else on stdout."""
+
+    def answers(self, capsys, *flags):
+        status = main(["--json", *map(str, flags)])
+        return status, [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+
+    def test_one_object_for_each_file_whatever_it_is(self, tmp_path, capsys):
+        good = write(tmp_path / "a.tfrecord", foundation(1), foundation(2))
+        (tmp_path / "b.tfrecord").write_text("text")
+        data = bytearray(good.read_bytes())
+        data[50] ^= 1
+        (tmp_path / "c.tfrecord").write_bytes(data)
+        status, found = self.answers(capsys, "--verify", tmp_path, tmp_path / "none")
+        assert status == 1
+        assert [a["status"] for a in found] == ["whole", "unreadable", "damaged", "unreadable"]
+        assert all(set(a) == set(found[0]) for a in found)
+        whole, text, damaged, none = found
+        assert whole["path"] == str(good) and whole["n_records"] == 2 and whole["form"] == "CXR Foundation vectors"
+        assert whole["keys"]["embedding"]["lengths"] == [1376] and whole["disagreements"] == []
+        assert text["error"].startswith("not a TFRecord file") and none["error"] == "No such file or directory"
+        assert damaged["damaged"] == [{"record": 0, "byte_offset": 0, "reason": "record 0 is damaged (CRC)"}]
+
+    def test_whole_files_end_well(self, our_shard, capsys):
+        status, (answer,) = self.answers(capsys, our_shard)
+        assert status == 0 and answer["keys"]["image"]["types"] == ["bytes"] and answer["n_records"] == 25
+
+    def test_numbers_that_json_does_not_know(self, tmp_path, capsys):
+        path = write(tmp_path / "a.tfrecord", {"x": np.array([np.nan, np.inf]), "y": np.nan})
+        status, (answer,) = self.answers(capsys, path)
+        assert status == 0 and answer["keys"]["x"]["n_nonfinite"] == 1
+
+
+class TestFolders:
+    """A folder stands for its shards; what should be there and is not, is named."""
+
+    def test_our_folder_is_whole(self, our_shard, capsys):
+        assert main(["--json", str(our_shard.parent)]) == 0
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [a["n_records"] for a in found] == [5, 5, 25, 5]  # calibration, test, train, validation
+
+    def test_a_missing_shard_and_a_half_one(self, our_shard, capsys):
+        folder = our_shard.parent
+        (folder / "biascxr_generic-test.tfrecord-00000-of-00001").unlink()
+        half = folder / "biascxr_generic-validation.tfrecord-00000-of-00001"
+        with open(half, "rb") as file:
+            length = int.from_bytes(file.read(8), "little")
+        half.write_bytes(half.read_bytes()[: length + 16])  # the first record, whole
+        assert main([str(folder)]) == 1
+        out, err = capsys.readouterr()
+        assert "biascxr_generic-test.tfrecord-00000-of-00001: missing shard (dataset_info.json says 5 records)" in err
+        assert "half a shard: holds 1 of 5 records (dataset_info.json)" in out
+        assert main([str(half)]) == 1 and main([str(our_shard)]) == 0
+
+    def test_tensorflow_datasets_itself_finds_our_expectation_right(self, our_shard):
+        tfds = pytest.importorskip("tensorflow_datasets")
+        from biascxr.records.shard_files import expected_shards
+
+        builder = tfds.builder_from_directory(str(our_shard.parent))
+        theirs = {
+            str(path): length
+            for split in builder.info.splits.values()
+            for path, length in zip(split.filepaths, split.shard_lengths, strict=True)
+        }
+        assert {str(path): n for path, n in expected_shards(our_shard.parent).items()} == theirs
+
+    def test_all_shards_gone(self, our_shard, capsys):
+        for path in our_shard.parent.glob("*.tfrecord-*"):
+            path.unlink()
+        assert main([str(our_shard.parent)]) == 1
+        assert capsys.readouterr().err.count("missing shard") == 4
+
+    def test_shards_without_a_description_are_missed_by_their_siblings(self, tmp_path, capsys):
+        for k in (0, 3):
+            write(tmp_path / "deep" / f"a-0000{k}-of-00004.tfrecord", foundation(k))
+        assert main(["--json", str(tmp_path)]) == 1
+        found = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+        assert [a["status"] for a in found] == ["whole", "unreadable", "unreadable", "whole"]
+
+    def test_a_description_does_not_lead_out_of_its_folder(self, tmp_path):
+        from biascxr.records.shard_files import expected_shards
+
+        split = {"name": "x", "shardLengths": ["1"], "filepathTemplate": "../../{DATASET}/secret"}
+        (tmp_path / "dataset_info.json").write_text(json.dumps({"name": "a", "splits": [split]}))
+        assert list(expected_shards(tmp_path)) == [tmp_path / "secret"]
+
+    @pytest.mark.parametrize("content", ["{", "[1]", '{"splits": 3}', '{"splits": [{"shardLengths": ["x"]}]}'])
+    def test_a_description_that_is_none_is_an_error(self, tmp_path, content, capsys):
+        write(tmp_path / "a.tfrecord", foundation(1))
+        (tmp_path / "dataset_info.json").write_text(content)
+        assert main([str(tmp_path)]) == 1
+        assert "cannot be read as a description of shards" in capsys.readouterr().err
+
+    def test_only_tfrecords_are_taken(self, tmp_path, capsys):
+        write(tmp_path / "p10" / "a.tfrecord", foundation(1))
+        for name in ("a.tfrecord.json", "a.tfrecord.tmp", "b.vectors.npy", "LICENSE.txt"):
+            (tmp_path / name).write_text("x")
+        assert main(["--json", str(tmp_path)]) == 0
+        assert len(capsys.readouterr().out.splitlines()) == 1
+
+
+def test_our_records_away_from_their_folder_are_known_by_their_keys(our_shard, tmp_path):
+    alone = tmp_path / "alone.tfrecord"
+    alone.write_bytes(our_shard.read_bytes())
+    summary = inspect_file(alone)
+    assert summary.form.startswith("biascxr records") and summary.disagreements == []
+
+
+def test_sharded_cxr_foundation_maps_and_its_input_images_are_known(tmp_path, make_image):
+    maps = write(tmp_path / "a.tfrecord", foundation(1, 88064), foundation(2, 88064))
+    assert inspect_file(maps).disagreements == []
+    mixed = write(tmp_path / "b.tfrecord", foundation(1), foundation(2, 88064))
+    assert inspect_file(mixed).disagreements == ["embedding: expected length 1376 or 88064, found 1376 to 88064"]
+    image = {"image/encoded": encode(make_image(0), "png"), "image/format": "png", "image/id": "a.png"}
+    summary = inspect_file(write(tmp_path / "c.tfrecord", image))
+    assert summary.form == "CXR Foundation input images" and summary.disagreements == []
 
 
 def test_as_a_command_it_answers_and_loads_no_tensorflow(tmp_path):

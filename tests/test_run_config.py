@@ -79,6 +79,7 @@ CHANGED = RunConfig(
     output_dir=Path("output/x"),
     seed=7,
     n_workers=3,
+    scheduler="tcp://10.0.0.1:8786",
     label_policy_check="rescore",
     cohort=CohortConfig(
         layout="generic",
@@ -104,7 +105,14 @@ CHANGED = RunConfig(
     ),
     records=RecordsConfig(image_size=64, equalize=False, image_format="jpeg", rows_per_shard=9, max_rejected_share=0.5),
     embeddings=EmbeddingsConfig(
-        weights="a b.keras", pooling="avg", inference_batch=2, vector_length=1376, embedding_store=Path("a store")
+        weights="a b.keras",
+        weights_source="chexnet",
+        layer="pool 2",
+        runtime="keras",
+        pooling="avg",
+        inference_batch=2,
+        vector_length=1376,
+        embedding_store=Path("a store"),
     ),
     mitigation=MitigationConfig(
         recipes="erm, median_balance+erm", settings=("erm.batch_size=16", "median_balance.max_copies=5")
@@ -140,7 +148,7 @@ def test_the_changed_run_above_changes_every_field_but_these():
         for section, name in fields_of(RunConfig)
         if (default[section] if section else default)[name] == (changed[section] if section else changed)[name]
     }
-    assert same == {"demo", "config", "encoder"}
+    assert same == {"demo", "config", "encoder", "vectors"}
 
 
 @settings(max_examples=15, deadline=None)
@@ -246,6 +254,7 @@ class TestYaml:
         (lambda: AuditConfig(n_replicates=10), "n_replicates must be at least 50; got 10"),
         (lambda: AuditConfig(confidence=95), r"confidence must lie in \[0\.5, 1\); got 95"),
         (lambda: RunConfig(n_workers=0), "n_workers must be at least 1; got 0"),
+        (lambda: RunConfig(scheduler="localhost"), "scheduler must be an address with its port"),
         (lambda: RunConfig(seed=-1), "seed must be 0 or more; got -1"),
         (lambda: RunConfig(demo=True, csv_path=Path("a.csv")), "give either --demo or --csv_path, not both"),
     ],

@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import csv
 import logging
-import multiprocessing
 import os
 from collections import Counter
-from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor
 from pathlib import Path
 
 from tqdm import tqdm
@@ -17,61 +13,59 @@ from biascxr.config import RecordsConfig
 from biascxr.containers import Cohort
 from biascxr.errors import InputError
 from biascxr.records.metadata import write_tfds_metadata
-from biascxr.records.shards import ShardJob, ShardReport, plan_shards, write_shard
+from biascxr.records.shard_list import read_rejected, write_shard_list
+from biascxr.records.shards import marker_of, plan_shards, write_shard
+from biascxr.work import remove_left_overs, run_jobs
 
 logger = logging.getLogger("biascxr")
 
-REJECTED_COLUMNS = ("image_id", "path", "reason")
 
+def build_records(
+    cohort: Cohort,
+    config: RecordsConfig,
+    folder: Path,
+    *,
+    n_workers: int | None = None,
+    scheduler: str | None = None,
+    earlier: Path | None = None,
+) -> None:
+    """Writes the shards of a cohort, `shards.csv`, `shard_keys.csv`, `rejected.csv` and TensorFlow Datasets' metadata.
 
-def build_records(cohort: Cohort, config: RecordsConfig, folder: Path, *, n_workers: int | None = None) -> None:
-    """Writes the shards of a cohort, `shards.csv`, `rejected.csv` and the TensorFlow Datasets metadata.
+    The bytes written depend on neither the number of workers nor where they are.
 
     Args:
         cohort: rows whose `path` is an image.
         config: image size, equalization, codec, rows per shard.
         folder: where to write; shards that an interrupted run finished there are kept.
-        n_workers: processes; default one per core. The bytes written do not depend on it.
+        n_workers: processes on this machine; default one per core. Not used with a scheduler.
+        scheduler: a Dask scheduler whose workers write the shards; see `biascxr.work.run_jobs`.
+        earlier: finished records of an earlier run. A shard whose rows, images, settings and code are still the same is
+            linked (or copied) from there, so that one changed image costs one shard.
+
+    Raises:
+        InputError: see `biascxr.work.run_jobs`.
     """
-    jobs = plan_shards(cohort, config, folder)
-    reports = []
+    remove_left_overs(folder)
+    jobs = plan_shards(cohort, config, folder, earlier=earlier)
+    n_former = sum(job.former is not None for job in jobs)
+    if n_former:
+        logger.info("records: %s of %s shards are as they were and are taken over", f"{n_former:,}", f"{len(jobs):,}")
     with tqdm(total=len(cohort), desc="records", unit="image", mininterval=0.5) as bar:
-        for job, report in zip(jobs, _run(jobs, n_workers or os.cpu_count() or 1), strict=True):
-            reports.append(report)
-            bar.update(len(job.image_paths))
-    write_rejected(folder, [row for report in reports for row in report.rejected])
-    with open(folder / "shards.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.writer(file)
-        writer.writerow(["name", "split", "n_records", "sha256"])
-        writer.writerows([r.name, r.split, r.n_records, r.sha256] for r in reports)
-    write_tfds_metadata(folder, cohort, reports, config)
-    for job in jobs:
-        job.path.with_suffix(job.path.suffix + ".json").unlink()
-
-
-def _run(jobs: list[ShardJob], n_workers: int) -> Iterator[ShardReport]:
-    """Yields the reports in order."""
-    n_workers = min(n_workers, len(jobs))
-    if n_workers == 1:
-        yield from map(write_shard, jobs)
-        return
-    # spawn: a forked copy of a process that has started TensorFlow's threads can hang
-    with ProcessPoolExecutor(n_workers, mp_context=multiprocessing.get_context("spawn")) as pool:
-        yield from pool.map(write_shard, jobs)
-
-
-def write_rejected(folder: Path, rows: list[dict]) -> None:
-    """Writes `rejected.csv`: which files could not be used, and why."""
-    with open(folder / "rejected.csv", "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, REJECTED_COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_rejected(folder: Path) -> list[dict]:
-    """Returns the rows of a stage's `rejected.csv`."""
-    with open(folder / "rejected.csv", newline="", encoding="utf-8") as file:
-        return list(csv.DictReader(file))
+        reports = list(
+            run_jobs(
+                write_shard,
+                jobs,
+                n_workers=n_workers or os.cpu_count() or 1,
+                scheduler=scheduler,
+                folder=folder,
+                progress=lambda job: bar.update(len(job.image_paths)),
+            )
+        )
+    write_tfds_metadata(folder, cohort, [report.shard for report in reports], config)
+    write_shard_list(folder, reports)
+    for job in jobs:  # what they say stands in the list now
+        marker_of(job).unlink(missing_ok=True)
+    remove_left_overs(folder)
 
 
 def check_rejected(folder: Path, n_total: int, max_share: float) -> None:

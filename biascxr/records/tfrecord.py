@@ -9,8 +9,11 @@ Format of a record (tensorflow/core/lib/io/record_writer.h), little-endian:
 
 from __future__ import annotations
 
+import os
 import struct
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import BinaryIO
 
@@ -117,15 +120,89 @@ def _values(feature) -> Values | None:
     return np.array(values, np.float32 if kind == "float_list" else np.int64)
 
 
-def _masked_crc(data: bytes) -> int:
+def masked_crc(data: bytes) -> int:
+    """Returns the CRC-32C of some bytes, rotated and shifted as the format asks."""
     crc = google_crc32c.value(data)
     return (((crc >> 15) | (crc << 17)) + 0xA282EAD8) & 0xFFFFFFFF
 
 
+@lru_cache(maxsize=4096)
+def frame_of(length: int) -> bytes:
+    """Returns the 12 bytes that stand before a record of this length: the length and its CRC."""
+    packed = struct.pack("<Q", length)
+    return packed + struct.pack("<I", masked_crc(packed))
+
+
 def write_record(file: BinaryIO, data: bytes) -> None:
     """Appends one record to a file opened for binary writing."""
-    length = struct.pack("<Q", len(data))
-    file.write(length + struct.pack("<I", _masked_crc(length)) + data + struct.pack("<I", _masked_crc(data)))
+    file.write(frame_of(len(data)) + data + struct.pack("<I", masked_crc(data)))
+
+
+@dataclass(frozen=True)
+class ScannedRecord:
+    """One record of a file, or what is wrong at its place.
+
+    Attributes:
+        number: the record's number in the file, from 0.
+        byte_offset: where it begins in the file.
+        data: its bytes; None where it is damaged.
+        reason: what is wrong; empty for a whole record.
+    """
+
+    number: int
+    byte_offset: int
+    data: bytes | None
+    reason: str = ""
+
+
+def scan_records(path: Path) -> Iterator[ScannedRecord]:
+    """Yields every record of a file, and goes on after a damaged one where its length is intact.
+
+    A length is intact where its CRC says so, or where the record of that length has the right CRC. After any other damage
+    nobody knows where the next record begins, so that is the last one yielded.
+
+    Raises:
+        RecordError: the file does not begin as a TFRecord file does.
+        OSError: the file cannot be read.
+    """
+    with open(path, "rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        offset = number = 0
+        while offset < size:
+            head = file.read(12)
+            if len(head) < 12:
+                reason = f"cut off inside record {number}" if number else "not a TFRecord file (under 12 bytes)"
+                if not number:
+                    raise RecordError(reason)
+                yield ScannedRecord(number, offset, None, reason)
+                return
+            length = int.from_bytes(head[:8], "little")
+            is_sure = head[8:] == frame_of(length)[8:]
+            fits = offset + 16 + length <= size
+            data = file.read(length) if fits else b""  # a length beyond the file is never asked for
+            tail = file.read(4)
+            is_whole = fits and masked_crc(data) == int.from_bytes(tail, "little")
+            if is_sure and is_whole:
+                yield ScannedRecord(number, offset, data)
+            elif is_sure and fits:
+                yield ScannedRecord(number, offset, None, f"record {number} is damaged (CRC)")
+            elif is_sure:
+                yield ScannedRecord(number, offset, None, f"cut off inside record {number}")
+                return
+            elif number or (is_whole and length):
+                yield ScannedRecord(number, offset, None, f"the length of record {number} is damaged (CRC)")
+                if not (is_whole and length):
+                    return
+            else:
+                raise RecordError(_no_header(head))
+            offset += 16 + length
+            number += 1
+
+
+def _no_header(head: bytes) -> str:
+    if head.startswith(b"\x1f\x8b"):
+        return "not a TFRecord file but compressed with gzip; decompress it first (gzip -d)"
+    return "not a TFRecord file (no valid header)"
 
 
 def read_records(path: Path) -> Iterator[bytes]:
@@ -134,20 +211,7 @@ def read_records(path: Path) -> Iterator[bytes]:
     Raises:
         RecordError: not a TFRecord file, a CRC does not match, or the file ends inside a record.
     """
-    with open(path, "rb") as file:
-        index = 0
-        while head := file.read(12):
-            if len(head) < 12:
-                raise RecordError(f"cut off inside record {index}" if index else "not a TFRecord file (under 12 bytes)")
-            if _masked_crc(head[:8]) != struct.unpack("<I", head[8:])[0]:
-                raise RecordError(
-                    f"the length of record {index} is damaged (CRC)" if index else "not a TFRecord file (no valid header)"
-                )
-            length = struct.unpack("<Q", head[:8])[0]
-            data, tail = file.read(length), file.read(4)
-            if len(data) < length or len(tail) < 4:
-                raise RecordError(f"cut off inside record {index}")
-            if _masked_crc(data) != struct.unpack("<I", tail)[0]:
-                raise RecordError(f"record {index} is damaged (CRC)")
-            yield data
-            index += 1
+    for record in scan_records(path):
+        if record.data is None:
+            raise RecordError(record.reason)
+        yield record.data

@@ -95,23 +95,23 @@ def test_two_workers_and_a_rerun_write_the_same_bytes(built, cohort, tmp_path):
 
 def test_an_interrupted_build_keeps_finished_shards_and_redoes_the_rest(built, cohort, tmp_path, monkeypatch):
     folder = new_folder(tmp_path, "resumed")
-    prepare_once = shards.prepare
+    read_once = shards.read_prepared
     seen = []
 
-    def stop_after_ten(image, alteration, **settings):
+    def stop_after_ten(path, alteration, **settings):
         if len(seen) == 10:
             raise KeyboardInterrupt
-        seen.append(image)
-        return prepare_once(image, alteration, **settings)
+        seen.append(path)
+        return read_once(path, alteration, **settings)
 
-    monkeypatch.setattr(shards, "prepare", stop_after_ten)
+    monkeypatch.setattr(shards, "read_prepared", stop_after_ten)
     with pytest.raises(KeyboardInterrupt):
         build_records(cohort, SMALL, folder, n_workers=1)
     first = listed(built)[0]
     assert [f.name for f in folder.iterdir() if re.search(r"-of-\d+$", f.name)] == [first["name"]]
     written = (folder / first["name"]).stat().st_mtime_ns
 
-    monkeypatch.setattr(shards, "prepare", lambda image, a, **s: seen.append(image) or prepare_once(image, a, **s))
+    monkeypatch.setattr(shards, "read_prepared", lambda path, a, **s: seen.append(path) or read_once(path, a, **s))
     del seen[:]
     build_records(cohort, SMALL, folder, n_workers=1)
     assert len(seen) == len(cohort) - int(first["n_records"])

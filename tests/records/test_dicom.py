@@ -47,7 +47,7 @@ def write(tmp_path):
     return write
 
 
-RAMP = np.arange(12, dtype=np.uint16).reshape(3, 4) * 300 + 100
+RAMP = np.arange(18 * 24, dtype=np.uint16).reshape(18, 24) * 8 + 100
 
 
 def stretched(values):
@@ -67,6 +67,49 @@ def test_the_range_is_stretched_to_eight_bits(write, dtype):
 def test_monochrome1_is_inverted(write):
     one, two = (read_dicom(write(dicom(RAMP, meaning=m), f"{m}.dcm")) for m in ("MONOCHROME1", "MONOCHROME2"))
     np.testing.assert_array_equal(one, 255 - two)
+
+
+def compressed(syntax, pixels):
+    """Returns the bytes of a DICOM file whose pixels are compressed: RLE by pydicom, the others by Pillow."""
+    dataset = pydicom.dcmread(io.BytesIO(dicom(pixels)))
+    if syntax == pydicom.uid.RLELossless:
+        dataset.compress(syntax)
+    else:
+        from PIL import Image
+
+        stream = io.BytesIO()
+        options = {"format": "JPEG", "quality": 100} if syntax == pydicom.uid.JPEGBaseline8Bit else {"format": "JPEG2000"}
+        if options["format"] == "JPEG2000":
+            options |= {"irreversible": False, "no_jp2": True}
+        Image.fromarray(pixels).save(stream, **options)
+        dataset.PixelData = pydicom.encaps.encapsulate([stream.getvalue()])
+        dataset["PixelData"].VR = "OB"
+        dataset["PixelData"].is_undefined_length = True
+        dataset.file_meta.TransferSyntaxUID = syntax
+    buffer = io.BytesIO()
+    dataset.save_as(buffer, enforce_file_format=True)
+    return buffer.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("syntax", "dtype", "tolerance"),
+    [("RLELossless", np.uint16, 0), ("JPEG2000Lossless", np.uint16, 0), ("JPEGBaseline8Bit", np.uint8, 3)],
+)
+def test_compressed_pixels_are_those_of_the_uncompressed_file(write, make_image, syntax, dtype, tolerance):
+    pixels = make_image(0).astype(dtype) * (1 if dtype == np.uint8 else 16)
+    plain = read_dicom(write(dicom(pixels), "plain.dcm"))
+    read = read_dicom(write(compressed(getattr(pydicom.uid, syntax), pixels), "compressed.dcm"))
+    assert np.abs(read.astype(int) - plain).max() <= tolerance
+
+
+def test_compressed_pixels_without_a_decoder_are_refused_and_the_decoder_named(write):
+    if pydicom.pixels.get_decoder(pydicom.uid.JPEGLSLossless).is_available:
+        pytest.skip("a decoder for JPEG-LS is installed")
+    dataset = pydicom.dcmread(io.BytesIO(compressed(pydicom.uid.RLELossless, RAMP)))
+    dataset.file_meta.TransferSyntaxUID = pydicom.uid.JPEGLSLossless
+    dataset.save_as(buffer := io.BytesIO(), enforce_file_format=True)
+    with pytest.raises(ImageError, match=r"^DICOM whose pixels cannot be decoded .*pylibjpeg"):
+        read_dicom(write(buffer.getvalue()))
 
 
 def test_a_window_clips_what_lies_outside(write):
@@ -89,9 +132,9 @@ def test_a_lookup_table_of_the_file_is_applied(write):
     table = pydicom.Dataset()
     table.LUTDescriptor = [4, 0, 16]
     table.add_new(0x00283006, "US", [0, 50, 1000, 4000])
-    pixels = np.array([[0, 1], [2, 3]], np.uint16)
+    pixels = np.arange(18 * 24, dtype=np.uint16).reshape(18, 24) % 4
     image = read_dicom(write(dicom(pixels, VOILUTSequence=[table])))
-    np.testing.assert_array_equal(image, stretched([[0, 50], [1000, 4000]]))
+    np.testing.assert_array_equal(image, stretched(np.array([0, 50, 1000, 4000])[pixels]))
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "a.DCM", "a", "a.jpg"])
@@ -119,7 +162,7 @@ def test_a_jpeg_named_dcm_is_read_as_the_jpeg_it_is(tmp_path, make_image):
         (b"\0" * 128 + b"DICM", "^truncated or damaged DICOM"),
         (dicom(RAMP)[:-5], "^truncated or damaged DICOM"),
         (dicom(RAMP)[:200], "^truncated or damaged DICOM"),
-        (dicom(np.full((3, 4), 7, np.uint16)), "^DICOM without contrast"),
+        (dicom(np.full((18, 24), 7, np.uint16)), "^DICOM without contrast"),
         (dicom(np.zeros((3, 4, 3), np.uint8), meaning="RGB"), "^DICOM image of RGB; expected MONOCHROME1 or MONOCHROME2"),
     ],
     ids=["empty", "text", "mark only", "cut in the pixels", "cut in the header", "constant", "colour"],
@@ -135,8 +178,8 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_several_frames_are_refused(write):
-    data = dicom(np.arange(24, dtype=np.uint16).reshape(6, 4), NumberOfFrames=2, Rows=3)
-    with pytest.raises(ImageError, match=r"DICOM of shape \(2, 3, 4\)"):
+    data = dicom(np.concatenate([RAMP, RAMP]), NumberOfFrames=2, Rows=18)
+    with pytest.raises(ImageError, match=r"^DICOM of 2 frames \(animated or multi-frame\); expected one image$"):
         read_dicom(write(data))
 
 
