@@ -27,6 +27,7 @@ from biascxr.run_folder import (
     files_digest,
     folder_name,
     log_to,
+    manifest_of,
     outputs_digest,
     run_versions,
 )
@@ -189,8 +190,10 @@ def cohort(run: Run) -> None:
 def records(run: Run) -> None:
     """Images -> TFRecords; skipped where the table points to precomputed vectors."""
     cohort = run.cohort()
-    if run.config.embeddings.embedding_store is not None:
-        logger.info("records: skipped, the vectors are there already (--embedding_store)")
+    given = run.config.embeddings
+    if given.embedding_store is not None or given.vectors is not None:
+        flag = "--embedding_store" if given.vectors is None else "--vectors"
+        logger.info("records: skipped, the vectors are there already (%s)", flag)
         return
     if cohort.content == "vector":
         logger.info("records: skipped, the table points to precomputed vectors")
@@ -201,7 +204,10 @@ def records(run: Run) -> None:
     def build(folder: Path) -> None:
         from biascxr.records import build_records
 
-        build_records(cohort, config, folder, n_workers=run.config.n_workers)
+        build_records(
+            cohort, config, folder, n_workers=run.config.n_workers, scheduler=run.config.scheduler,
+            earlier=run.folder.path / STAGES["records"],
+        )  # fmt: skip
 
     settings = to_dict(config)
     settings.pop("max_rejected_share")  # decides whether the run goes on, not what is written
@@ -231,6 +237,21 @@ def embeddings(run: Run) -> None:
         )
         settle_vectors(run)
         return
+    if config.vectors is not None:
+        from biascxr.embeddings import gather_from, open_vectors, vector_files
+
+        source, length = config.vectors, config.vector_length
+        run.stages["embeddings"] = run.folder.stage(
+            "embeddings",
+            lambda folder: keep_vectors(run, gather_from(open_vectors(source), cohort, folder, length), folder),
+            inputs=run.inputs_of("cohort")
+            | {"vectors": files_digest(Path("/"), [str(f.absolute()) for f in vector_files(source)])},
+            settings={"vector_length": length},
+            code=("embeddings", "records", "containers", "cohort"),
+        )
+        check_rejected(run, "embeddings", len(cohort))
+        settle_vectors(run)
+        return
     if cohort.content == "vector":
         check_files(run, cohort)
 
@@ -244,20 +265,20 @@ def embeddings(run: Run) -> None:
             build,
             inputs=run.inputs_of("cohort") | {"vectors": files_digest(cohort.images_root, cohort.table["path"])},
             settings={"vector_length": config.vector_length},
-            code=("embeddings", "containers", "cohort"),
+            code=("embeddings", "records", "containers", "cohort"),
         )
         check_rejected(run, "embeddings", len(cohort))
         settle_vectors(run)
         return
 
-    from biascxr.embeddings import find_encoder
+    from biascxr.embeddings import find_encoder, weights_files
 
-    weights_file = Path(config.weights)
+    weights = {f"{number}: {path.name}": file_digest(path) for number, path in enumerate(weights_files(config.weights))}
+    earlier = run.folder.path / STAGES["embeddings"]
     run.stages["embeddings"] = run.folder.stage(
         "embeddings",
-        lambda folder: keep_vectors(run, embed_records(run, cohort, run.stages["records"], folder), folder),
-        inputs=run.inputs_of("cohort", "records")
-        | {p.name: file_digest(p) for p in (weights_file, weights_file.with_suffix(".card.json")) if p.is_file()},
+        lambda folder: keep_vectors(run, embed_records(run, cohort, run.stages["records"], folder, earlier), folder),
+        inputs=run.inputs_of("cohort") | records_made(run) | weights,
         settings=to_dict(config) | {"seed": run.config.seed if config.weights == "random" else None},
         code=("embeddings", "containers", "cohort"),
         libraries=find_encoder(config.encoder, config.weights).libraries,
@@ -265,15 +286,21 @@ def embeddings(run: Run) -> None:
     settle_vectors(run)
 
 
-def embed_records(run: Run, cohort, records: Path, folder: Path):
-    """Embeds a folder of records with the run's encoder; returns the `EmbeddingSet`."""
-    from biascxr.embeddings import build_embeddings, find_encoder
+def records_made(run: Run) -> dict[str, str]:
+    """Returns the fingerprint of the records, not of what they were made from: an image that was only touched changes none."""
+    folder = run.stages["records"]
+    return {"records": outputs_digest(folder, [name for name in manifest_of(folder)["outputs"] if name != "shard_keys.csv"])}
 
-    config = run.config.embeddings
-    encoder = find_encoder(config.encoder, config.weights)(
-        config, image_size=run.config.records.image_size, seed=run.config.seed
+
+def embed_records(run: Run, cohort, records: Path, folder: Path, earlier: Path | None = None):
+    """Embeds a folder of records with the run's encoder; returns the `EmbeddingSet`."""
+    from biascxr.embeddings import EncoderSpec, build_embeddings
+
+    config = run.config
+    spec = EncoderSpec(config.embeddings, config.records.image_size, config.seed)
+    return build_embeddings(
+        cohort, records, folder, spec, n_workers=config.n_workers, scheduler=config.scheduler, earlier=earlier
     )
-    return build_embeddings(cohort, records, folder, encoder, batch=config.inference_batch)
 
 
 def mitigation(run: Run, recipe, policy: str | None = None) -> None:
@@ -386,7 +413,7 @@ def report(run: Run, recipes: tuple) -> None:
     """Charts, tables and `report.html`."""
     written = ("report.html", "model_card.md")
     config = to_dict(run.config)
-    for name in ("config", "output_dir", "n_workers"):  # where and how fast it runs is not what the report says
+    for name in ("config", "output_dir", "n_workers", "scheduler"):  # where and how fast it runs is not what the report says
         config.pop(name)
 
     def build(folder: Path) -> None:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from biascxr.config import BiasConfig, RunConfig
 from biascxr.embedding_store import check_store, cohort_of_store
 from biascxr.errors import InputError
+from biascxr.work import check_scheduler
 
 if TYPE_CHECKING:
     from biascxr.pipeline import Run
@@ -45,6 +46,8 @@ def check_request(config: RunConfig) -> tuple:
     # What can be found wrong in a second is found before the hours of work, not after them.
     find_encoder(config.embeddings.encoder, config.embeddings.weights)
     check_weights_path(config.embeddings.weights)
+    if config.scheduler is not None:
+        check_scheduler(config.scheduler)
     return parse_recipes(config.mitigation.recipes, config.mitigation.settings)
 
 

@@ -10,9 +10,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from biascxr.config import to_dict
+from biascxr.config import RunConfig, to_dict
 from biascxr.errors import InputError
-from biascxr.run_folder import files_digest
+from biascxr.run_folder import STAGES, files_digest
 
 if TYPE_CHECKING:
     from biascxr.pipeline import Run
@@ -29,10 +29,15 @@ def view_key(recipe) -> str | None:
     return f"views_{hashlib.sha256(text.encode()).hexdigest()[:8]}"
 
 
+def has_given_vectors(config: RunConfig) -> bool:
+    """Returns whether a run starts from vectors that its flags name."""
+    return config.embeddings.embedding_store is not None or config.embeddings.vectors is not None
+
+
 def check_views(run: Run, recipes: tuple) -> None:
     """Raises InputError for a recipe that samples augmented views of a table of vectors."""
     wanting = [recipe.name for recipe in recipes if recipe.view_settings() is not None]
-    if wanting and (run.cohort().content == "vector" or run.config.embeddings.embedding_store is not None):
+    if wanting and (run.cohort().content == "vector" or has_given_vectors(run.config)):
         raise InputError(
             f"Recipe {wanting[0]} samples augmented views of images, and this run starts from vectors made elsewhere. "
             "Name cell_interpolation instead: it draws vectors towards others of their cell."
@@ -45,7 +50,7 @@ def augmented_views(run: Run, recipes: tuple, build_with: Callable) -> None:
     Args:
         run: the run; its records and embeddings are finished.
         recipes: the recipes.
-        build_with: `(cohort, records, folder) -> EmbeddingSet`, embeds records as the images' own were embedded.
+        build_with: `(cohort, records, folder, earlier) -> EmbeddingSet`, embeds records as the images' own were embedded.
     """
     settings = {view_key(recipe): recipe.view_settings() for recipe in recipes if recipe.view_settings() is not None}
     for key, chosen in settings.items():
@@ -75,7 +80,8 @@ def plan_and_embed(run: Run, key: str, chosen: object, build_with: Callable) -> 
     def record(folder: Path) -> None:
         from biascxr.records import build_records
 
-        build_records(views, config.records, folder, n_workers=config.n_workers)
+        earlier = run.folder.path / STAGES["records"] / key
+        build_records(views, config.records, folder, n_workers=config.n_workers, scheduler=config.scheduler, earlier=earlier)
 
     settings = to_dict(config.records)
     settings.pop("max_rejected_share")
@@ -88,7 +94,7 @@ def plan_and_embed(run: Run, key: str, chosen: object, build_with: Callable) -> 
     def embed(folder: Path) -> None:
         from biascxr.cohort.views import image_and_view
 
-        made = build_with(views, stages[f"records/{key}"], folder)
+        made = build_with(views, stages[f"records/{key}"], folder, run.folder.path / STAGES["embeddings"] / key)
         image_id, view_id = image_and_view(made.image_id)
         dataclasses.replace(made, image_id=image_id, view_id=view_id).save(folder)
 

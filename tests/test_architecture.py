@@ -13,10 +13,10 @@ import biascxr
 
 PACKAGE = Path(biascxr.__file__).parent
 STAGES = ("cohort", "records", "embeddings", "mitigation", "leakage", "audit", "report")  # left to right
-GROUND = {"errors", "config", "verb_config", "containers", "run_folder", "age_groups"}
+GROUND = {"errors", "config", "verb_config", "containers", "run_folder", "age_groups", "work"}
 # These see them all.
 TOP = {
-    "pipeline", "sweep", "cli", "check", "label_checks", "view_stages", "embedding_store", "run_checks", "apply",
+    "pipeline", "sweep", "cli", "check", "label_checks", "view_stages", "embedding_store", "run_checks", "apply", "doctor",
 }  # fmt: skip
 # What each part may import from biascxr, beside itself.
 ALLOWED = {
@@ -24,6 +24,7 @@ ALLOWED = {
     "errors": set(),
     "run_folder": {"errors", "config"},
     "config": {"errors"},
+    "work": {"errors", "run_folder"},
     "verb_config": {"errors", "config"},
     "containers": {"errors", "config"},
     "age_groups": {"errors", "config", "containers"},

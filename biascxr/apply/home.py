@@ -38,7 +38,7 @@ class Home:
     @property
     def has_precomputed_vectors(self) -> bool:
         """Whether its vectors were made elsewhere, by an encoder that is not known here."""
-        return self.cohort.content == "vector"
+        return self.cohort.content == "vector" or self.card["encoder"] == "precomputed"
 
     def recipe_folder(self, name: str) -> Path:
         """Returns where a trained recipe lies."""

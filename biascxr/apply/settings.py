@@ -29,6 +29,8 @@ FIXED = {
     "its recipes take vectors that are made exactly so": (
         "embeddings.encoder",
         "embeddings.weights",
+        "embeddings.weights_source",
+        "embeddings.layer",
         "embeddings.pooling",
         "embeddings.inference_batch",
         "embeddings.vector_length",
@@ -127,7 +129,7 @@ def settings_elsewhere(run: Path, own: RunConfig) -> ApplyConfig:
             **{name: getattr(fresh.cohort, name) for name in ABOUT_THE_TABLE},
         ),
         records=own.records,
-        embeddings=replace(own.embeddings, vector_length=None, embedding_store=None),
+        embeddings=replace(own.embeddings, vector_length=None, embedding_store=None, vectors=None),
         mitigation=own.mitigation,
         leakage=own.leakage,
         audit=own.audit,
@@ -167,9 +169,9 @@ def check_settings(config: ApplyConfig, own: ApplyConfig) -> None:
 
 def _is_moved_file(name: str, trained: object) -> bool:
     """Whether a run's weights file is no longer where it was: --weights may then name it; its fingerprint is compared."""
-    return (
-        name == "embeddings.weights" and str(trained).endswith((".keras", ".weights.h5")) and not Path(str(trained)).is_file()
-    )
+    from biascxr.embeddings.base import NAMED_WEIGHTS
+
+    return name == "embeddings.weights" and trained not in NAMED_WEIGHTS and not Path(str(trained)).exists()
 
 
 def _text(value: object) -> str:

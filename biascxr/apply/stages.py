@@ -133,12 +133,13 @@ def check_before_work(out: Run, home: Home) -> None:
         InputError: either of them.
     """
     config, content = out.config, out.cohort().content
-    if content == "image" and home.has_precomputed_vectors:
+    reads_images = content == "image" and config.embeddings.vectors is None
+    if reads_images and home.has_precomputed_vectors:
         raise InputError(
             f"The run {home.folder} was trained on vectors that were made elsewhere, and the table points to images. Make "
-            "their vectors with the same encoder, and let the table point to those."
+            "their vectors with the same encoder, and let the table or --vectors point to those."
         )
-    if content == "image" and not manifest_of(out.folder.path / STAGES["embeddings"]):
+    if reads_images and not manifest_of(out.folder.path / STAGES["embeddings"]):
         from biascxr.embeddings import find_encoder
 
         check_weights_file(config)
@@ -322,7 +323,7 @@ def audit(out: Run, home: Home) -> None:
 def report(out: Run, home: Home) -> None:
     """The page: here and at home, side by side."""
     config = to_dict(out.config)
-    for name in ("config", "output_dir", "n_workers"):
+    for name in ("config", "output_dir", "n_workers", "scheduler"):
         config.pop(name)
 
     def build(folder: Path) -> None:

@@ -12,7 +12,7 @@ from biascxr.errors import InputError
 
 FRONTAL_VIEWS = ("AP", "PA")
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png", ".dcm")
-VECTOR_ENDINGS = (".npy", ".tfrecord")
+VECTOR_ENDINGS = (".npy", ".npz", ".tfrecord")
 
 
 def select_rows(

@@ -1,7 +1,22 @@
 """Embeddings stage: records (or files that hold a vector already) -> `EmbeddingSet`."""
 
-from biascxr.embeddings.base import Encoder, check_weights_path
+from biascxr.embeddings.base import Encoder, check_weights_path, weights_files
 from biascxr.embeddings.build import ENCODERS, build_embeddings, find_encoder
-from biascxr.embeddings.precomputed import gather_vectors, read_vector
+from biascxr.embeddings.precomputed import gather_from, gather_vectors, read_vector
+from biascxr.embeddings.shards import EncoderSpec
+from biascxr.embeddings.vectors import open_vectors, vector_files
 
-__all__ = ["ENCODERS", "Encoder", "build_embeddings", "check_weights_path", "find_encoder", "gather_vectors", "read_vector"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "EncoderSpec",
+    "build_embeddings",
+    "check_weights_path",
+    "find_encoder",
+    "gather_from",
+    "gather_vectors",
+    "open_vectors",
+    "read_vector",
+    "vector_files",
+    "weights_files",
+]

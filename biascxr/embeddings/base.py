@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import difflib
+import glob
 import hashlib
+import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
 
 from biascxr.config import EmbeddingsConfig
+from biascxr.embeddings.pixels import NOT_STATED, source_for
 from biascxr.errors import InputError
 
 
@@ -55,32 +60,99 @@ class Encoder(ABC):
 
     @abstractmethod
     def card(self) -> dict:
-        """Returns `encoder, weights, fingerprint, is_trained, trained_on` for the `EmbeddingSet`."""
+        """Returns the `EmbeddingSet`'s card.
+
+        It holds `encoder, weights, pooling, pixels, vector_length, fingerprint, is_trained, trained_on`. The fingerprint
+        changes with everything that computes a vector: weights, the layer read, pooling, pixels, batch.
+        """
 
 
 NAMED_WEIGHTS = ("imagenet", "random")
+TORCH_ENDINGS = (".safetensors", ".pth", ".pt", ".ckpt", ".pth.tar")
+FILE_ENDINGS = (".keras", ".weights.h5", *TORCH_ENDINGS, ".onnx")
 
 
 def check_weights_path(weights: str) -> Path | None:
-    """Returns the file that `weights` points to, or None where it is one of the named kinds.
+    """Returns the file or folder that `weights` points to, or None where it is one of the named kinds.
 
     Raises:
-        InputError: neither a named kind nor an existing .keras or .weights.h5 file.
+        InputError: neither a named kind, nor an existing file with a known ending, nor the folder of a SavedModel.
     """
     if weights in NAMED_WEIGHTS:
         return None
     path = Path(weights)
-    if not weights.endswith((".keras", ".weights.h5")):
+    if is_saved_model(weights):
+        return path
+    if path.is_dir():
+        raise InputError(f"--weights {weights}: this folder is not a TensorFlow SavedModel (it holds no saved_model.pb).")
+    if not weights.endswith(FILE_ENDINGS):
         raise InputError(
-            f"--weights must be {', '.join(NAMED_WEIGHTS)}, or a file ending in .keras or .weights.h5; got {weights!r}."
+            f"--weights must be {', '.join(NAMED_WEIGHTS)}, or a file ending in {', '.join(FILE_ENDINGS[:-1])} or "
+            f"{FILE_ENDINGS[-1]}, or the folder of a TensorFlow SavedModel; got {weights!r}."
         )
     if not path.is_file():
         raise InputError(f"--weights {weights}: no such file.")
     return path
 
 
+def is_saved_model(weights: str) -> bool:
+    """Whether `weights` is the folder of a TensorFlow SavedModel."""
+    return any((Path(weights) / name).is_file() for name in ("saved_model.pb", "saved_model.pbtxt"))
+
+
+def weights_files(weights: str) -> list[Path]:
+    """Returns every file that decides what an encoder with these weights does, for the stage's fingerprint.
+
+    Args:
+        weights: the setting: a named kind (no file), a file, or the folder of a SavedModel.
+
+    Returns:
+        The files in a fixed order; a card beside them is the last.
+    """
+    if weights in NAMED_WEIGHTS:
+        return []
+    path = Path(weights)
+    if path.is_dir():
+        files = sorted(path.rglob("*"))
+    elif weights.endswith(".onnx"):
+        files = sorted(path.parent.glob(f"{glob.escape(path.name)}*"))  # a large one has its tensors in mine.onnx.data
+    else:
+        files = [path]
+    return [p for p in (*files, card_path(path)) if p.is_file()]
+
+
+def card_path(weights: Path) -> Path:
+    """Returns where a card may lie beside weights: `mine.keras` has `mine.card.json`, the folder `f` has `f.card.json`."""
+    return weights.with_name(f"{weights.name}.card.json") if weights.is_dir() else weights.with_suffix(".card.json")
+
+
+def stated_in_card(weights: Path, *, otherwise: str = NOT_STATED) -> dict:
+    """Returns what the card beside the weights says about their training, for an encoder's own card.
+
+    Args:
+        weights: the file or folder.
+        otherwise: `trained_on` where no card says it.
+
+    Returns:
+        `trained_on`, and where the card has it `trained_on_patients`: digests, which the contract looks for test patients in.
+
+    Raises:
+        InputError: the card is not a JSON object.
+    """
+    path = card_path(weights)
+    card = {}
+    if path.is_file():
+        try:
+            card = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise InputError(f"{path}, the card beside --weights, is not valid JSON: {error}") from error
+        if not isinstance(card, dict):
+            raise InputError(f"{path}, the card beside --weights, must hold a JSON object; got a {type(card).__name__}.")
+    return {"trained_on": otherwise} | {k: card[k] for k in ("trained_on", "trained_on_patients") if k in card}
+
+
 def grey_batch(images: np.ndarray, *, channels: int) -> np.ndarray:
-    """Turns stored grey images into a network's input.
+    """Turns stored grey images into a Keras network's input.
 
     Args:
         images: `[n, h, w] uint8`.
@@ -89,17 +161,84 @@ def grey_batch(images: np.ndarray, *, channels: int) -> np.ndarray:
     Returns:
         `[n, h, w, channels] float32`.
     """
-    batch = images[..., None].astype(np.float32)
-    if channels == 1:
-        return batch / 255.0
-    import keras
-
-    return keras.applications.densenet.preprocess_input(np.repeat(batch, 3, axis=-1))
+    return source_for("auto", channels, weights="").to_input(images, channels=channels)
 
 
-def weights_fingerprint(model, batch: int) -> str:
-    """Returns the SHA-256 of a Keras model's weights, its input shape and the batch it is run with."""
-    digest = hashlib.sha256(repr((model.input_shape, batch)).encode())
+def weights_fingerprint(model, batch: int, *more: object) -> str:
+    """Returns the SHA-256 of a Keras model's weights, its input shape, its batch, and what else decides a vector.
+
+    Args:
+        model: the network.
+        batch: images per forward pass.
+        more: anything whose `repr` is the same in every process.
+    """
+    digest = hashlib.sha256(repr((model.input_shape, batch, *more)).encode())
     for weight in model.get_weights():
         digest.update(np.ascontiguousarray(weight).tobytes())
     return digest.hexdigest()
+
+
+def files_fingerprint(files: Iterable[Path]) -> str:
+    """Returns the SHA-256 of files' contents, in the given order."""
+    digest = hashlib.sha256()
+    for path in files:
+        with open(path, "rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()
+
+
+def to_vectors(values: np.ndarray, pooling: str, *, channels_last: bool = True) -> np.ndarray:
+    """Pools a network's output to one vector per image.
+
+    Args:
+        values: `[n, d]` (as it is), `[n, tokens, d]`, `[n, h, w, d]`, or `[n, d, h, w]` with `channels_last=False`.
+        pooling: `"max"` or `"avg"`.
+        channels_last: whether the vector's axis of a map is the last one.
+
+    Returns:
+        `[n, d] float32`.
+    """
+    values = np.asarray(values, np.float32)
+    if values.ndim == 4 and not channels_last:
+        values = np.moveaxis(values, 1, -1)
+    axes = tuple(range(1, values.ndim - 1))
+    if not axes:
+        return values
+    return values.max(axis=axes) if pooling == "max" else values.mean(axis=axes)
+
+
+def in_batches(run: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, size: int | None) -> np.ndarray:
+    """Runs a network that takes a fixed number of images: `[n, ...]` in parts of `size`, the last part padded.
+
+    Args:
+        run: the network.
+        inputs: `[n, ...]`.
+        size: images that it takes; None for any number.
+
+    Returns:
+        `[n, ...]`.
+    """
+    if size is None or size == len(inputs):
+        return run(inputs)
+    parts = []
+    for start in range(0, len(inputs), size):
+        part = inputs[start : start + size]
+        padding = np.repeat(part[-1:], size - len(part), axis=0)
+        parts.append(run(np.concatenate([part, padding]))[: len(part)])
+    return np.concatenate(parts)
+
+
+def unknown_layer(kind: str, name: str, known: list[str], weights: str) -> InputError:
+    """Returns the error for a layer or output that is not there: the nearest names, then the last of hundreds.
+
+    Args:
+        kind: what `--layer` names in this file, for instance `"layer"` or `"output"`.
+        name: the name received.
+        known: the names there are, in the network's order.
+        weights: the file.
+    """
+    nearest = difflib.get_close_matches(name, known, n=3)
+    hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
+    shown = known[-10:]
+    which = "They are" if len(shown) == len(known) else f"It has {len(known)}; the last are"
+    return InputError(f"--layer: no {kind} {name!r} in {weights}.{hint} {which}: {', '.join(shown)}.")

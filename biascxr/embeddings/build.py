@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib
+import importlib.metadata
 import logging
 import os
 from pathlib import Path
@@ -12,15 +14,33 @@ import numpy as np
 from tqdm import tqdm
 
 from biascxr.containers import Cohort, EmbeddingSet
-from biascxr.embeddings.base import Encoder
+from biascxr.embeddings import onnx_graph
+from biascxr.embeddings.base import Encoder, is_saved_model
+from biascxr.embeddings.graph_encoder import remove_graph, write_graph
+from biascxr.embeddings.keras_encoder import KerasEncoder
+from biascxr.embeddings.shards import EmbedJob, EncoderSpec, embed_shard, keep_encoder
+from biascxr.embeddings.store import VECTORS, assemble, made_by
 from biascxr.errors import InputError, unknown_name
-from biascxr.records import decode, decode_example, read_records
+from biascxr.records import require_shards
+from biascxr.work import remove_left_overs, run_jobs
 
 logger = logging.getLogger("biascxr")
 
+GRAPH = "encoder.onnx"
+
 ENCODERS = {
-    "densenet121": "biascxr.embeddings.densenet121:DenseNet121",
+    "densenet121": "biascxr.embeddings.densenet:DenseNet121",
+    "densenet169": "biascxr.embeddings.densenet:DenseNet169",
+    "densenet201": "biascxr.embeddings.densenet:DenseNet201",
     "keras_file": "biascxr.embeddings.keras_file:KerasFile",
+    "saved_model": "biascxr.embeddings.saved_model:SavedModel",
+    "onnx": "biascxr.embeddings.onnx_file:OnnxFile",
+}
+# Encoders whose weights are a whole network, and what --weights must be for them.
+WHOLE_NETWORKS = {
+    "keras_file": "MODEL.keras",
+    "onnx": "MODEL.onnx",
+    "saved_model": "FOLDER (of a TensorFlow SavedModel, with its saved_model.pb)",
 }
 
 
@@ -29,80 +49,146 @@ def find_encoder(name: str, weights: str) -> type[Encoder]:
 
     Args:
         name: key in `ENCODERS`.
-        weights: a `.keras` file holds a whole model, so it is `keras_file` whatever the name.
+        weights: a `.keras` or `.onnx` file or a SavedModel's folder holds a whole network, so it decides the encoder
+            whatever the name.
 
     Raises:
-        InputError: an unknown name, with the nearest known one; `keras_file` without a `.keras` file.
+        InputError: an unknown name, with the nearest known one; an encoder of whole networks without one.
     """
     if weights.endswith(".keras"):
         name = "keras_file"
-    elif name == "keras_file":
-        raise InputError(f"--encoder keras_file needs --weights MODEL.keras; got {weights!r}.")
+    elif weights.endswith(".onnx"):
+        name = "onnx"
+    elif is_saved_model(weights):
+        name = "saved_model"
+    elif name in WHOLE_NETWORKS:
+        raise InputError(f"--encoder {name} needs --weights {WHOLE_NETWORKS[name]}; got {weights!r}.")
     if name not in ENCODERS:
         raise unknown_name("encoder", name, ENCODERS)
     module, member = ENCODERS[name].split(":")
     return getattr(importlib.import_module(module), member)
 
 
-def build_embeddings(cohort: Cohort, records: Path, folder: Path, encoder: Encoder, *, batch: int) -> EmbeddingSet:
+def build_embeddings(
+    cohort: Cohort,
+    records: Path,
+    folder: Path,
+    spec: EncoderSpec,
+    *,
+    n_workers: int | None = None,
+    scheduler: str | None = None,
+    earlier: Path | None = None,
+) -> EmbeddingSet:
     """Embeds every record and writes the store.
 
     Args:
         cohort: gives the order of the rows; images that the records stage rejected are not in the result.
         records: folder of the records stage.
         folder: where the store is made; shards that an interrupted run finished there are kept.
-        encoder: the network.
-        batch: images per forward pass, always full (the last batch is padded, the padding dropped).
+        spec: from which the encoder is built.
+        n_workers: processes where ONNX Runtime computes (default: one per core); Keras uses all cores in one process.
+        scheduler: a Dask scheduler whose workers embed the shards; see `biascxr.work.run_jobs`.
+        earlier: a finished store. A vector whose stored image and encoder are still the same is taken from there.
 
     Returns:
         The vectors, rows in the cohort's order.
+
+    Raises:
+        InputError: the encoder cannot be built, a shard of records is missing or damaged, or a worker is gone.
     """
+    require_shards(records)
+    remove_left_overs(folder)
+    encoder = spec.build()
+    spec, card = choose_runtime(spec, encoder, folder)
+    if spec.graph is None:
+        keep_encoder(spec, encoder)
+        n_workers = 1
     with open(records / "shards.csv", newline="", encoding="utf-8") as file:
-        shards = list(csv.DictReader(file))
-    image_ids: list[str] = []
-    parts: list[Path] = []
-    with tqdm(total=sum(int(s["n_records"]) for s in shards), desc="embeddings", unit="image", mininterval=0.5) as bar:
-        for shard in shards:
-            examples = [decode_example(data) for data in read_records(records / shard["name"])]
-            image_ids += [e["image_id"][0].decode() for e in examples]
-            part = folder / f"{shard['name']}.vectors.npy"
-            parts.append(part)
-            if part.exists():
-                bar.update(len(examples))
-                continue
-            vectors = np.empty((len(examples), encoder.vector_length), np.float32)
-            for start in range(0, len(examples), batch):
-                images = np.stack([decode(e["image"][0]) for e in examples[start : start + batch]])
-                n = len(images)
-                padded = np.concatenate([images, np.repeat(images[-1:], batch - n, axis=0)])
-                vectors[start : start + n] = encoder.encode(padded)[:n]
-                bar.update(n)
-            temporary = part.with_suffix(".tmp")
-            with open(temporary, "wb") as file:
-                np.save(file, vectors)
-            os.replace(temporary, part)
-    return _assemble(cohort, np.array(image_ids, object), parts, folder, encoder.card())
-
-
-def _assemble(cohort: Cohort, image_ids: np.ndarray, parts: list[Path], folder: Path, card: dict) -> EmbeddingSet:
-    """Puts the shards' vectors into the cohort's row order."""
-    position = {image_id: row for row, image_id in enumerate(image_ids)}
-    kept = [i for i in cohort.table["image_id"] if i in position]
-    target = np.empty(len(image_ids), np.int64)
-    target[[position[i] for i in kept]] = np.arange(len(kept))
-    store = np.lib.format.open_memmap(
-        folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(len(kept), card["vector_length"])
-    )
-    start = 0
-    for part in parts:
-        vectors = np.load(part, allow_pickle=False)
-        store[target[start : start + len(vectors)]] = vectors
-        start += len(vectors)
-    store.flush()
+        shards = [row for row in csv.DictReader(file) if int(row["n_records"])]
+    jobs = [EmbedJob(records / s["name"], folder / f"{s['name']}.npz", spec, made_by(card), earlier) for s in shards]
+    n_records = {s["name"]: int(s["n_records"]) for s in shards}
+    n_images, n_taken = sum(n_records.values()), 0
+    with tqdm(total=n_images, desc="embeddings", unit="image", mininterval=0.5) as bar:
+        for report in run_jobs(
+            embed_shard,
+            jobs,
+            n_workers=n_workers or os.cpu_count() or 1,
+            scheduler=scheduler,
+            folder=folder,
+            progress=lambda job: bar.update(n_records[job.records.name]),
+        ):
+            n_taken += report.n_taken
+    if n_taken:
+        logger.info("embeddings: %s of %s vectors are as they were and are taken over", f"{n_taken:,}", f"{n_images:,}")
+    parts = [job.part for job in jobs]
+    image_ids = assemble(cohort, parts, folder, vector_length=card["vector_length"])
     for part in parts:
         part.unlink()
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    constant = int((np.ptp(vectors, axis=0) == 0).sum())
+    remove_graph(folder / GRAPH)
+    vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
+    constant = int((column_spans(vectors) == 0).sum())
     if constant:
         logger.info("embeddings: %d of %d columns are constant over all images", constant, vectors.shape[1])
-    return EmbeddingSet(np.array(kept, object), np.zeros(len(kept), np.int32), vectors, card)
+    return EmbeddingSet(image_ids, np.zeros(len(image_ids), np.int32), vectors, card)
+
+
+def column_spans(vectors: np.ndarray) -> np.ndarray:
+    """Returns each column's largest less smallest value, `[d]`, read in pieces: a mapped array need not fit in memory."""
+    low = np.full(vectors.shape[1], np.inf, np.float32)
+    high = -low
+    for start in range(0, len(vectors), 8192):
+        piece = vectors[start : start + 8192]
+        np.minimum(low, piece.min(axis=0), out=low)
+        np.maximum(high, piece.max(axis=0), out=high)
+    return high - low if len(vectors) else np.zeros(vectors.shape[1], np.float32)
+
+
+def choose_runtime(spec: EncoderSpec, encoder: Encoder, folder: Path) -> tuple[EncoderSpec, dict]:
+    """Decides what computes the vectors: Keras, or ONNX Runtime where it is installed and gives the same.
+
+    Args:
+        spec: of the encoder.
+        encoder: the encoder, built.
+        folder: where the graph is written for the workers.
+
+    Returns:
+        The spec that workers build theirs from, and the card, whose `runtime` says what computes.
+    """
+    card, wanted = encoder.card(), spec.config.runtime
+    if not isinstance(encoder, KerasEncoder):
+        if wanted == "onnxruntime":
+            raise InputError(f"--runtime onnxruntime is for Keras networks; {card['encoder']} has a runtime of its own.")
+        return spec, card
+    if wanted == "auto" and (not onnx_graph.is_available() or has_gpu()):
+        return spec, card | {"runtime": "keras"}
+    if not onnx_graph.is_available():
+        raise InputError('--runtime onnxruntime needs ONNX Runtime and the exporter: pip install "biascxr[onnx]".')
+    if wanted == "keras":
+        return spec, card | {"runtime": "keras"}
+    graph = folder / GRAPH
+    card |= {"runtime": f"onnxruntime {importlib.metadata.version('onnxruntime')}"}
+    try:
+        write_graph(encoder, graph, card)
+        cosine = onnx_graph.smallest_cosine(encoder.model, onnx_graph.GraphSession(graph))
+    except Exception as error:  # an exporter fails in as many ways as there are layers
+        if wanted == "onnxruntime":
+            raise InputError(
+                f"--runtime onnxruntime: this network cannot be exported ({type(error).__name__}: {error})."
+            ) from error
+        logger.warning("embeddings: Keras computes; this network cannot be exported to ONNX (%s)", type(error).__name__)
+        return spec, encoder.card() | {"runtime": "keras"}
+    if not cosine >= onnx_graph.MIN_COSINE:
+        message = f"ONNX Runtime's vectors differ from Keras's (cosine {cosine:.6f}, at least {onnx_graph.MIN_COSINE})"
+        if wanted == "onnxruntime":
+            raise InputError(f"--runtime onnxruntime: {message}.")
+        logger.warning("embeddings: %s; Keras computes", message)
+        return spec, encoder.card() | {"runtime": "keras"}
+    logger.info("embeddings: %s computes, as Keras would (cosine at least %.6f)", card["runtime"], cosine)
+    return dataclasses.replace(spec, graph=graph), card
+
+
+def has_gpu() -> bool:
+    """Returns whether Keras sees a GPU."""
+    import keras
+
+    return bool(keras.distribution.list_devices("gpu"))

@@ -1,4 +1,4 @@
-"""The user's own Keras model as encoder: a `.keras` file, read at its last global pooling layer or at its vector output."""
+"""The user's own Keras model as encoder: a `.keras` file, read at a layer of the user's choice, or at its vector."""
 
 from __future__ import annotations
 
@@ -7,82 +7,63 @@ import zipfile
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
-
 from biascxr.config import EmbeddingsConfig
-from biascxr.embeddings.base import Encoder, grey_batch, weights_fingerprint
+from biascxr.embeddings.base import stated_in_card, unknown_layer, weights_fingerprint
+from biascxr.embeddings.keras_encoder import KerasEncoder
+from biascxr.embeddings.pixels import source_for
 from biascxr.errors import InputError
 
 
-class KerasFile(Encoder):
+class KerasFile(KerasEncoder):
     """Any Keras model with one image input of 1 or 3 channels.
 
-    A model that ends in a vector layer named `vector` is read there; otherwise at its last global pooling layer; otherwise
-    at its output, which must be a vector. One channel takes grey pixels in [0, 1]; three channels take the grey image
-    repeated, with the ImageNet mean and deviation (`keras.applications.densenet`). Loaded in Keras's safe mode.
+    It is read at the layer that `layer` names, a map there pooled as `pooling` says. Without one: at the layer named `vector`
+    where that gives a vector; otherwise at its last global pooling layer; otherwise at its output, which must be a vector.
+    One channel takes grey pixels in [0, 1], three channels the grey image repeated, with the ImageNet mean and deviation,
+    unless `weights_source` names another convention. Loaded in Keras's safe mode.
 
-    A `<name>.card.json` beside the file may say `trained_on`.
+    A `<name>.card.json` beside the file may say `trained_on` and `trained_on_patients`.
     """
 
     name: ClassVar[str] = "keras_file"
-    libraries: ClassVar[tuple[str, ...]] = ("keras", "tensorflow")
 
     def __init__(self, config: EmbeddingsConfig, *, image_size: int, seed: int) -> None:
+        self._config, self._image_size = config, image_size
         self._path = Path(config.weights)
-        self._batch = config.inference_batch
-        self._model = _load(self._path, (image_size, image_size))
-        self._stated = _read_card(self._path.with_suffix(".card.json"))
-
-    @property
-    def vector_length(self) -> int:
-        return int(self._model.output_shape[-1])
-
-    def encode(self, images: np.ndarray) -> np.ndarray:
-        batch = grey_batch(images, channels=self._model.input_shape[-1])
-        return np.asarray(self._model.predict_on_batch(batch), np.float32)
+        loaded = _load(self._path)
+        _check_input(loaded, (image_size, image_size), self._path)
+        self._model, self._pooling = _reader(loaded, config, self._path)
+        self._source = source_for(config.weights_source, self.channels, weights=str(self._path))
+        self._stated = stated_in_card(self._path)
 
     def card(self) -> dict:
         return {
             "encoder": self.name,
             "weights": self._path.name,
-            "pooling": "as the file has it",
+            "layer": self._config.layer or "the vector of the file",
+            "pooling": self._pooling,
+            "pixels": self.pixels(),
             "vector_length": self.vector_length,
-            "fingerprint": weights_fingerprint(self._model, self._batch),
+            "fingerprint": weights_fingerprint(
+                self._model, self._config.inference_batch, _architecture(self._model), self.pixels(), self._image_size
+            ),
             "is_trained": True,
-            "trained_on": self._stated.get("trained_on", "not stated by the weights file"),
-            # Digests of its training patients: the contract looks for test patients among them.
-            **{key: self._stated[key] for key in ("trained_on_patients",) if key in self._stated},
+            **self._stated,
         }
 
 
-def _read_card(path: Path) -> dict:
-    if not path.is_file():
-        return {}
-    try:
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise InputError(f"{path}, the card beside --weights, is not valid JSON: {error}") from error
-    if not isinstance(card, dict):
-        raise InputError(f"{path}, the card beside --weights, must hold a JSON object; got a {type(card).__name__}.")
-    return card
-
-
-def _load(path: Path, shape: tuple[int, int]):
+def _load(path: Path):
     import keras
 
     try:
-        model = keras.models.load_model(path, compile=False, safe_mode=True)
+        return keras.models.load_model(path, compile=False, safe_mode=True)
     except (ValueError, OSError, TypeError, KeyError, zipfile.BadZipFile) as error:
         raise InputError(f"--weights {path}: Keras cannot load this file: {error}") from error
-    named = [layer for layer in model.layers if layer.name == "vector"]
-    pools = [layer for layer in model.layers if type(layer).__name__.startswith("Global")]
-    # A Sequential that was loaded and never called has `outputs` and no `output`.
-    output = (named or pools)[-1].output if named or pools else model.outputs[0]
-    if len(model.inputs) != 1 or len(output.shape) != 2:
-        raise InputError(
-            f"--weights {path}: expected one image input and a vector output or a global pooling layer; "
-            f"got {len(model.inputs)} inputs and output shape {tuple(output.shape)}."
-        )
+
+
+def _check_input(model, shape: tuple[int, int], path: Path) -> None:
+    if len(model.inputs) != 1:
+        raise InputError(f"--weights {path}: expected one image input; got {len(model.inputs)} inputs.")
     wanted = model.input_shape
     fits = len(wanted) == 4 and wanted[-1] in (1, 3) and all(w in (None, s) for w, s in zip(wanted[1:3], shape, strict=True))
     if not fits:
@@ -90,4 +71,49 @@ def _load(path: Path, shape: tuple[int, int]):
             f"--weights {path}: the model takes {tuple(wanted[1:])}; the records hold {shape} images, given as 1 or 3 "
             "channels. Set --image_size to match, or give another model."
         )
-    return keras.Model(model.inputs, output)
+
+
+def _reader(model, config: EmbeddingsConfig, path: Path) -> tuple:
+    """Returns the model up to the vector, and how a map is pooled there, in words."""
+    import keras
+
+    if config.layer:
+        names = [layer.name for layer in model.layers]
+        if config.layer not in names:
+            raise unknown_layer("layer", config.layer, names, str(path))
+        try:
+            output = model.get_layer(config.layer).output
+        except (AttributeError, ValueError) as error:
+            raise InputError(f"--layer {config.layer}: this layer of {path} has no single output to read ({error}).") from error
+        if not isinstance(output, keras.KerasTensor) or len(output.shape) not in (2, 4):
+            shape = tuple(getattr(output, "shape", ())) or "several outputs"
+            raise InputError(f"--layer {config.layer}: expected a vector or a map in {path}; got {shape}.")
+        if len(output.shape) == 2:
+            return keras.Model(model.inputs[0], output), "as the file has it"
+        pool = keras.layers.GlobalMaxPooling2D if config.pooling == "max" else keras.layers.GlobalAveragePooling2D
+        return keras.Model(model.inputs[0], pool(data_format="channels_last")(output)), config.pooling
+    named = [layer for layer in model.layers if layer.name == "vector"]
+    pools = [layer for layer in model.layers if type(layer).__name__.startswith("Global")]
+    # A Sequential that was loaded and never called has `outputs` and no `output`.
+    output = (named or pools)[-1].output if named or pools else model.outputs[0]
+    if len(output.shape) != 2:
+        raise InputError(
+            f"--weights {path}: expected a vector output, a global pooling layer or a layer named 'vector'; got output shape "
+            f"{tuple(output.shape)}. Name the layer to read with --layer; a map there is pooled."
+        )
+    return keras.Model(model.inputs[0], output), "as the file has it"
+
+
+def _architecture(model) -> str:
+    """Returns the model's layers and their connections as text, the same in every process: Keras numbers unnamed layers."""
+    order = {layer.name: f"layer {i}" for i, layer in enumerate(model.layers)}
+
+    def plain(value):
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return order.get(value, value) if isinstance(value, str) else value
+
+    config = {key: value for key, value in model.get_config().items() if key != "name"}
+    return json.dumps(plain(config), sort_keys=True, default=repr)

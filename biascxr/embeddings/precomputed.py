@@ -1,75 +1,31 @@
-"""Vectors that exist already: one `.npy` or `.tfrecord` file per image, in CXR Foundation's form."""
+"""Vectors that exist already, gathered once into the store: one file per image, or a file or folder that names its images."""
 
 from __future__ import annotations
 
-from collections import Counter
+import csv
+import hashlib
+import logging
+import os
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from tokenize import TokenError
 
+import google_crc32c
 import numpy as np
 from tqdm import tqdm
 
 from biascxr.containers import Cohort, EmbeddingSet
+from biascxr.embeddings.row_file import Journal, RowFile
+from biascxr.embeddings.vectors import Fault, VectorError, VectorSource, open_vectors
+from biascxr.embeddings.vectors.base import MAP_LENGTH, MAP_SHAPE, pooled_length, sums_of
+from biascxr.embeddings.vectors.per_image import FilePerImage, read_vector
 from biascxr.errors import InputError
-from biascxr.records import RecordError, decode_example, read_records, write_rejected
+from biascxr.records import write_rejected
 
-N_FILES_FOR_LENGTH = 101
+logger = logging.getLogger("biascxr")
 
-
-class VectorError(InputError):
-    """A file cannot be used as a vector; the message is the reason that goes into `rejected.csv`."""
-
-
-def read_vector(path: Path, image_id: str | None = None) -> np.ndarray:
-    """Reads one precomputed vector.
-
-    Args:
-        path: `.npy` (`[d]` or `[1, d]`) or `.tfrecord` (one Example with `embedding`, and perhaps `image/id`).
-        image_id: if given and the record names an image, they must agree.
-
-    Returns:
-        `[d] float32`.
-
-    Raises:
-        VectorError: missing, empty, unreadable, not one finite vector, or another image's.
-    """
-    if not path.is_file():
-        raise VectorError("missing file")
-    if path.stat().st_size == 0:
-        raise VectorError("empty file (zero bytes)")
-    if path.suffix.lower() == ".npy":
-        try:
-            with open(path, "rb") as file:
-                values = np.lib.format.read_array(file, allow_pickle=False)  # np.load would also open a zip of arrays
-        except (ValueError, OSError, EOFError, SyntaxError, TokenError) as error:
-            raise VectorError(f"not a readable .npy array ({error})") from None
-    else:
-        values = _read_record(path, image_id)
-    if not np.issubdtype(values.dtype, np.number) or values.squeeze().ndim != 1 or values.size == 0:
-        raise VectorError(f"not one vector (shape {values.shape}, {values.dtype})")
-    vector = values.reshape(-1).astype(np.float32)
-    if not np.isfinite(vector).all():
-        raise VectorError("NaN or infinite values in the vector")
-    return vector
-
-
-def _read_record(path: Path, image_id: str | None) -> np.ndarray:
-    try:
-        records = list(read_records(path))
-        if len(records) != 1:
-            raise VectorError(f"not one record ({len(records)} in the file)")
-        example = decode_example(records[0])
-    except RecordError as error:
-        raise VectorError(str(error)) from None
-    values = example.get("embedding")
-    if not isinstance(values, np.ndarray):
-        raise VectorError(f"no float feature 'embedding' (found: {', '.join(sorted(example)) or 'nothing'})")
-    named = example.get("image/id")
-    if image_id and isinstance(named, list) and named:
-        name = Path(named[0].decode(errors="replace")).name
-        if image_id not in (name, name.rsplit(".", 1)[0]):  # an id may hold dots itself, as DICOM UIDs do
-            raise VectorError("another image's vector (image/id disagrees with dicom_id)")
-    return values
+BLOCK_ROWS = 10_000
+STEP_BYTES = 1 << 20  # read, looked at and written while it is in the processor's cache
+DAMAGE_FILE = "source_damage.csv"
 
 
 def gather_vectors(cohort: Cohort, folder: Path, *, vector_length: int | None) -> EmbeddingSet:
@@ -83,51 +39,207 @@ def gather_vectors(cohort: Cohort, folder: Path, *, vector_length: int | None) -
     Raises:
         InputError: no file can be read.
     """
-    paths = [cohort.images_root / p for p in cohort.table["path"]]
+    root = str(cohort.images_root)
+    paths = [os.path.join(root, path) for path in cohort.table["path"].to_numpy(object)]  # pathlib takes longer than to read
+    source = FilePerImage(paths, cohort.table["image_id"].to_numpy(object))
+    return gather_from(source, cohort, folder, vector_length)
+
+
+def gather_from(source: VectorSource, cohort: Cohort, folder: Path, vector_length: int | None = None) -> EmbeddingSet:
+    """Gathers a source's vectors of a cohort's images into `vectors.npy`, in the cohort's order, without holding them.
+
+    Written to the folder beside it: `rejected.csv`, every image that has no usable vector and why; `source_damage.csv` where
+    something in the source is damaged and cannot be told to be of an image. While it works, `all.npy` and `progress.jsonl`
+    hold what is done: a killed process goes on from there, to the same bytes.
+
+    Args:
+        source: see `open_vectors`.
+        cohort: gives the images and their order.
+        folder: the stage's folder.
+        vector_length: required length of a vector; default: what most of the source's first readable rows have.
+
+    Returns:
+        The vectors of the images that have one; `card` says where a feature map was pooled.
+
+    Raises:
+        InputError: no row of the source can be read, or it holds none of the cohort's images.
+    """
+    raw_length = source.raw_length(vector_length)
+    length = pooled_length(raw_length)
     image_ids = cohort.table["image_id"].to_numpy(object)
-    length = vector_length or _most_frequent_length(paths)
-    # A plain .npy that is filled row by row: memory stays flat at any size, and nothing is padded.
-    store = np.lib.format.open_memmap(folder / "all.npy", mode="w+", dtype=np.float32, shape=(len(paths), length))
-    rejected, kept = [], np.zeros(len(paths), bool)
-    for row, path in enumerate(tqdm(paths, desc="vectors", unit="file", mininterval=0.5)):
-        try:
-            vector = read_vector(path, image_ids[row])
-            if len(vector) != length:
-                raise VectorError(f"wrong length ({len(vector)}; expected {length})")
-        except VectorError as error:
-            rejected.append({"image_id": image_ids[row], "path": str(path), "reason": str(error)})
+    target, reasons, n_others = _match(source, image_ids)
+    if n_others:
+        logger.info("embeddings: %d vectors of the source are of images that the cohort does not hold", n_others)
+    kept = np.zeros(len(cohort), bool)
+    with (
+        RowFile(folder / "all.npy", (len(cohort), length)) as store,
+        tqdm(total=len(source), desc="vectors", unit="image", mininterval=0.5) as bar,
+    ):
+        work = {"ids": [_digest(source.image_ids), _digest(image_ids)], "raw_length": raw_length, "source": source.kind}
+        journal = Journal(folder / "progress.jsonl", work)
+        done = {part.start: part for part in map(_part, journal.entries) if not store.is_new}
+        for start in range(0, len(source), BLOCK_ROWS):
+            stop = min(start + BLOCK_ROWS, len(source))
+            part = done.get(start)
+            if part is None or not _is_written(part, store, target, stop):
+                part = _gather_block(source, store, target, (start, stop), raw_length)
+                journal.add(asdict(part))
+            kept[part.rows(target, stop)] = True
+            for place, reason in part.reasons:
+                row = start + place
+                reasons[int(target[row])] = (source.place(row), reason)
+            bar.update(stop - start)
+        _keep_rows(store, kept, folder)
+    _write_reasons(source, cohort, folder, kept, reasons)
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    return EmbeddingSet(image_ids[kept], np.zeros(int(kept.sum()), np.int32), vectors, _card(source, raw_length))
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What came of one block: its first row, why rows of it cannot be used, and a checksum.
+
+    The checksum (CRC-32C) is of the sums of its vectors: they are there already, and tell as well as all the numbers do a row
+    that was written from one that was not.
+    """
+
+    start: int
+    reasons: list[tuple[int, str]]
+    crc: int
+
+    def rows(self, target: np.ndarray, stop: int) -> np.ndarray:
+        """Returns the rows of the store that the block fills, in the block's order."""
+        rows = target[self.start : stop].copy()
+        rows[[place for place, _ in self.reasons]] = -1
+        return rows[rows >= 0]
+
+
+def _digest(image_ids: np.ndarray) -> str:
+    return hashlib.sha256("\0".join(map(str, image_ids)).encode()).hexdigest()
+
+
+def _part(entry: dict) -> _Part:
+    return _Part(entry["start"], [(place, reason) for place, reason in entry["reasons"]], entry["crc"])
+
+
+def _gather_block(source: VectorSource, store: RowFile, target: np.ndarray, span: tuple[int, int], raw_length: int) -> _Part:
+    """Reads one block of the source and writes its rows to their places; what holds other images only is not read."""
+    reasons: list[tuple[int, str]] = []
+    crc = 0
+    step = max(1, STEP_BYTES // (4 * raw_length))
+    for start in range(span[0], span[1], step):
+        stop = min(start + step, span[1])
+        rows = target[start:stop]
+        is_used = rows >= 0
+        if not is_used.any():
             continue
-        store[row], kept[row] = vector, True
-    store.flush()
+        block = source.read(start, stop, raw_length)
+        bad = [place for place in sorted(block.reasons) if is_used[place]]
+        reasons += [(start - span[0] + place, block.reasons[place]) for place in bad]
+        is_used[bad] = False
+        store.write(rows[is_used], block.vectors if is_used.all() else block.vectors[is_used])
+        crc = google_crc32c.extend(crc, block.sums[is_used].tobytes())
+    return _Part(span[0], reasons, crc)
+
+
+def _is_written(part: _Part, store: RowFile, target: np.ndarray, stop: int) -> bool:
+    """Returns whether the store holds what an earlier process wrote; after a power failure it may not."""
+    rows = part.rows(target, stop)
+    crc = 0
+    step = max(1, STEP_BYTES // (4 * store.length))
+    for start in range(0, len(rows), step):
+        crc = google_crc32c.extend(crc, sums_of(store.read(rows[start : start + step])).tobytes())
+    return crc == part.crc
+
+
+def _match(source: VectorSource, own: np.ndarray) -> tuple[np.ndarray, dict[int, tuple[str, str]], int]:
+    """Finds each source row's place in the cohort.
+
+    Returns:
+        `[n] int64`, the cohort's row or -1; images that cannot be used because several rows name them (cohort row -> file
+        and reason); and how many rows are of other images.
+    """
+    if source.image_ids is own or np.array_equal(source.image_ids, own):
+        return np.arange(len(own)), {}, 0
+    position = {image_id: row for row, image_id in enumerate(own)}
+    target = np.array([_position(name, position) for name in source.image_ids], np.int64)
+    n_others = int((target < 0).sum())
+    if n_others == len(target):
+        raise InputError(
+            f"None of the {len(target):,} vectors is of an image of this table: their ids do not match its image_ids.",
+            examples=[str(source.image_ids[0]), str(own[0])] if len(target) and len(own) else (),
+        )
+    counts = np.bincount(target[target >= 0], minlength=len(own))
+    reasons = {}
+    for row in np.flatnonzero(target >= 0):
+        place = int(target[row])
+        if counts[place] > 1:  # which of them is right nobody knows
+            reasons[place] = (source.place(int(row)), f"{counts[place]} vectors of this image in the source")
+            target[row] = -1
+    return target, reasons, n_others
+
+
+def _position(name: str, position: dict[str, int]) -> int:
+    """Returns the row of the image that a source's id names: the id, or a path to `<id>` or `<id>.dcm`; or -1."""
+    found = position.get(name)
+    if found is None:
+        file = name.rsplit("/", 1)[-1]
+        found = position.get(file)
+        if found is None:
+            found = position.get(file.rsplit(".", 1)[0], -1)
+    return found
+
+
+def _keep_rows(store: RowFile, kept: np.ndarray, folder: Path) -> None:
+    """Makes `vectors.npy` of the rows that are kept, and takes the files of the unfinished work away."""
     if kept.all():
         (folder / "all.npy").replace(folder / "vectors.npy")
     else:
-        np.save(folder / "vectors.npy", store[kept])
-        del store
+        rows = np.flatnonzero(kept)
+        step = max(1, STEP_BYTES // (4 * store.length))
+        temporary = folder / "vectors.tmp"
+        with RowFile(temporary, (len(rows), store.length)) as target:
+            for start in range(0, len(rows), step):
+                part = rows[start : start + step]
+                target.write(np.arange(start, start + len(part)), store.read(part))
+        temporary.replace(folder / "vectors.npy")
         (folder / "all.npy").unlink()
+    (folder / "progress.jsonl").unlink()
+
+
+def _write_reasons(
+    source: VectorSource, cohort: Cohort, folder: Path, kept: np.ndarray, reasons: dict[int, tuple[str, str]]
+) -> None:
+    """Writes `rejected.csv`, in the cohort's order, and `source_damage.csv` where there is some."""
+    none = "no vector in the source"
+    if source.faults:
+        none += f" (it is damaged, and may have lost it there: {DAMAGE_FILE})"
+        with open(folder / DAMAGE_FILE, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, [f.name for f in fields(Fault)])
+            writer.writeheader()
+            writer.writerows(asdict(fault) for fault in source.faults)
+        logger.warning("embeddings: %d faults in the source of vectors, listed in %s", len(source.faults), folder / DAMAGE_FILE)
+    left_out = np.flatnonzero(~kept)
+    rejected = []
+    for row, image_id, path in zip(left_out, *(cohort.table[c].iloc[left_out] for c in ("image_id", "path")), strict=True):
+        where, reason = reasons.get(int(row), (path, none))
+        rejected.append({"image_id": image_id, "path": where, "reason": reason})
     write_rejected(folder, rejected)
-    card = {
+
+
+def _card(source: VectorSource, raw_length: int) -> dict:
+    is_map = raw_length == MAP_LENGTH
+    shape = "x".join(map(str, MAP_SHAPE))
+    return {
         "encoder": "precomputed",
         "weights": "not known here",
-        "vector_length": length,
+        "pooling": f"mean over the 8x8 places of a {shape} feature map" if is_map else "as the source has it",
+        "source": source.kind,
+        "vector_length": pooled_length(raw_length),
         "fingerprint": "not known here",
         "is_trained": True,
         "trained_on": "not known here",
     }
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    return EmbeddingSet(image_ids[kept], np.zeros(int(kept.sum()), np.int32), vectors, card)
 
 
-def _most_frequent_length(paths: list[Path]) -> int:
-    lengths: Counter[int] = Counter()
-    reason = ""
-    for path in paths:
-        try:
-            lengths[len(read_vector(path))] += 1
-        except VectorError as error:
-            reason = str(error)
-        if lengths.total() >= N_FILES_FOR_LENGTH:
-            break
-    if not lengths:
-        raise InputError(f"None of the {len(paths):,} vector files can be read; the last reason: {reason}.")
-    return lengths.most_common(1)[0][0]
+__all__ = ["VectorError", "gather_from", "gather_vectors", "open_vectors", "read_vector"]

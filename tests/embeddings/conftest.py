@@ -1,10 +1,15 @@
 """What the encoder tests share: a small network in the place of a deep one."""
 
+import sys
+
 import numpy as np
 import pytest
 
 from biascxr.config import EmbeddingsConfig
 from biascxr.embeddings import find_encoder
+
+# torchvision imports triton where it is; triton's LLVM and TensorFlow's crash each other in one process. Nothing here needs it.
+sys.modules.setdefault("triton", None)
 
 SIZE = 32
 BATCH = 4

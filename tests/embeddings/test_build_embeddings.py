@@ -1,9 +1,12 @@
 """Embedding the records: the cohort's order, full batches, resumed by shard. A stand-in encoder keeps vectors plain."""
 
+from dataclasses import dataclass, field
+
+import cv2
 import numpy as np
 import pytest
 
-from biascxr.config import SPLITS, RecordsConfig
+from biascxr.config import SPLITS, EmbeddingsConfig, RecordsConfig
 from biascxr.containers import EmbeddingSet
 from biascxr.embeddings import ENCODERS, Encoder, build_embeddings, find_encoder
 from biascxr.errors import InputError
@@ -28,7 +31,20 @@ class Moments(Encoder):
         return np.stack([flat.mean(1), flat.std(1), flat[:, 0]], axis=1)
 
     def card(self):
-        return {"encoder": self.name, "vector_length": 3}
+        return {"encoder": self.name, "vector_length": 3, "fingerprint": "moments"}
+
+
+@dataclass(frozen=True)
+class Stands:
+    """In the place of an `EncoderSpec`: builds the encoder that it holds."""
+
+    encoder: Moments
+    batch: int
+    config: EmbeddingsConfig = field(default_factory=EmbeddingsConfig)
+    graph: None = None
+
+    def build(self):
+        return self.encoder
 
 
 @pytest.fixture
@@ -53,10 +69,11 @@ def expected(cohort, image_ids):
     return Moments().encode(images)
 
 
-def build(cohort, records, tmp_path, name="embeddings", batch=3, encoder=None):
+def build(cohort, records, tmp_path, name="embeddings", batch=3, encoder=None, earlier=None):
     folder = tmp_path / name
     folder.mkdir(exist_ok=True)
-    return folder, build_embeddings(cohort, records, folder, encoder or Moments(), batch=batch)
+    made = build_embeddings(cohort, records, folder, Stands(encoder or Moments(), batch), earlier=earlier)
+    return folder, made
 
 
 def test_vectors_stand_in_the_cohorts_order_without_the_rejected(cohort, records, tmp_path):
@@ -89,7 +106,7 @@ def test_the_store_is_loaded_as_it_was_made_and_nothing_else_is_left(cohort, rec
     assert isinstance(again.vectors, np.memmap)
     assert again.image_id.tolist() == embeddings.image_id.tolist()
     assert again.card == embeddings.card
-    assert sorted(f.name for f in folder.iterdir()) == ["card.json", "index.parquet", "vectors.npy"]
+    assert sorted(f.name for f in folder.iterdir()) == ["card.json", "index.parquet", "keys.npy", "vectors.npy"]
 
 
 def test_an_interrupted_build_goes_on_from_its_finished_shards(cohort, records, tmp_path):
@@ -110,6 +127,56 @@ def test_an_interrupted_build_goes_on_from_its_finished_shards(cohort, records, 
     np.testing.assert_array_equal(embeddings.vectors, whole.vectors)
 
 
+def test_one_changed_image_costs_one_vector_and_nothing_else_is_made_again(cohort, records, tmp_path):
+    first, before = build(cohort, records, tmp_path)
+    changed = cohort.images_root / cohort.table["path"].iloc[11]
+    cv2.imwrite(str(changed), 255 - read_grey(changed))
+    again = tmp_path / "records_again"
+    again.mkdir()
+    build_records(cohort, RecordsConfig(image_size=SIZE, rows_per_shard=4), again, n_workers=1)
+    encoder = Moments()
+    folder, after = build(cohort, again, tmp_path, name="again", encoder=encoder, earlier=first)
+    assert encoder.batches == [3]  # a full batch, of one image
+    np.testing.assert_array_equal(after.vectors, expected(cohort, after.image_id))
+    is_other = (after.vectors != before.vectors).any(axis=1)
+    assert after.image_id[is_other].tolist() == [cohort.table["image_id"].iloc[11]]
+
+    encoder = Moments()
+    whole, _ = build(cohort, again, tmp_path, name="whole", encoder=encoder)
+    assert len(encoder.batches) > 10
+    for name in ("vectors.npy", "keys.npy"):
+        assert (folder / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_another_encoder_takes_nothing_over(cohort, records, tmp_path):
+    class Others(Moments):
+        def card(self):
+            return super().card() | {"fingerprint": "other weights"}
+
+    first, _ = build(cohort, records, tmp_path)
+    encoder = Others()
+    build(cohort, records, tmp_path, name="again", encoder=encoder, earlier=first)
+    assert sum(encoder.batches) >= 39
+
+
+def test_an_image_that_was_added_costs_one_vector_and_order_is_the_tables(cohort, records, tmp_path):
+    fewer = cohort.rows(cohort.table["image_id"].to_numpy()[:39])
+    first, _ = build(fewer, records, tmp_path)
+    encoder = Moments()
+    _, after = build(cohort, records, tmp_path, name="again", encoder=encoder, earlier=first)
+    assert encoder.batches == [3]
+    np.testing.assert_array_equal(after.vectors, expected(cohort, after.image_id))
+
+
+def test_a_missing_shard_of_records_is_named_before_anything_is_embedded(cohort, records, tmp_path):
+    gone = sorted(records.glob("*.tfrecord-*"))[2]
+    gone.unlink()
+    encoder = Moments()
+    with pytest.raises(InputError, match=gone.name):
+        build(cohort, records, tmp_path, encoder=encoder)
+    assert encoder.batches == []
+
+
 def test_a_shard_without_images_gives_no_vectors(cohort, tmp_path):
     for path in cohort.table["path"][cohort.split_rows("validation")]:
         (cohort.images_root / path).unlink()
@@ -123,13 +190,15 @@ def test_a_shard_without_images_gives_no_vectors(cohort, tmp_path):
 
 
 @pytest.mark.parametrize("name", ENCODERS)
-def test_every_encoder_of_the_table_is_there(name):
-    encoder = find_encoder(name, "mine.keras" if name == "keras_file" else "random")
+def test_every_encoder_of_the_table_is_there(name, tmp_path):
+    weights = {"keras_file": "mine.keras", "onnx": "mine.onnx", "saved_model": str(tmp_path)}.get(name, "random")
+    (tmp_path / "saved_model.pb").touch()
+    encoder = find_encoder(name, weights)
     assert issubclass(encoder, Encoder)
     assert encoder.name == name
     assert encoder.libraries
 
 
 def test_a_misspelt_encoder_gets_the_nearest_one():
-    with pytest.raises(InputError, match=r"Unknown encoder 'densenet'.* Did you mean 'densenet121'"):
-        find_encoder("densenet", "random")
+    with pytest.raises(InputError, match=r"Unknown encoder 'densenet12'.* Did you mean 'densenet121'"):
+        find_encoder("densenet12", "random")

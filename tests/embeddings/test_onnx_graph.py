@@ -1,0 +1,129 @@
+"""A Keras encoder exported for ONNX Runtime: the same vectors, fewer products, and Keras where they are not the same."""
+
+import logging
+
+import numpy as np
+import pytest
+
+from biascxr.config import EmbeddingsConfig, RecordsConfig
+from biascxr.containers import EmbeddingSet
+from biascxr.embeddings import build, build_embeddings, onnx_graph
+from biascxr.embeddings.shards import EncoderSpec
+from biascxr.errors import InputError
+from biascxr.records import build_records
+
+pytest.importorskip("onnxruntime")
+pytest.importorskip("tf2onnx")
+SIZE = 32
+
+
+@pytest.fixture(scope="module")
+def transition():
+    """Two convolutions with a transition as DenseNet's between them: 1x1 convolution, then average pooling."""
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(0)
+    image = keras.Input((SIZE, SIZE, 3))
+    x = keras.layers.Conv2D(16, 3, activation="relu")(image)
+    x = keras.layers.Conv2D(8, 1, use_bias=False)(x)
+    x = keras.layers.AveragePooling2D(2)(x)
+    x = keras.layers.BatchNormalization()(x)
+    x = keras.layers.Conv2D(6, 3, activation="relu")(x)
+    return keras.Model(image, keras.layers.GlobalMaxPooling2D()(x))
+
+
+def test_a_graph_gives_what_keras_gives_with_the_pooling_moved_before_the_convolution(transition, tmp_path):
+    import onnx
+
+    onnx_graph.export(transition, tmp_path / "graph.onnx")
+    images = np.random.default_rng(0).random((3, SIZE, SIZE, 3)).astype(np.float32)
+    expected = transition.predict(images, verbose=0)
+    np.testing.assert_allclose(onnx_graph.GraphSession(tmp_path / "graph.onnx")(images), expected, rtol=1e-5, atol=1e-6)
+    graph = onnx.load(tmp_path / "graph.onnx")
+    onnx.checker.check_model(graph)
+    maker = {output: node.op_type for node in graph.graph.node for output in node.output}
+    pool = next(node for node in graph.graph.node if node.op_type == "AveragePool")
+    assert maker[pool.input[0]] != "Conv"
+    assert [path.name for path in tmp_path.iterdir()] == ["graph.onnx"]
+
+
+@pytest.mark.parametrize("padding", ["same", "valid"])
+@pytest.mark.parametrize("kernel", [1, 3])
+def test_whatever_is_moved_or_left_the_function_is_the_same(padding, kernel, tmp_path):
+    keras = pytest.importorskip("keras")
+    keras.utils.set_random_seed(1)
+    image = keras.Input((9, 9, 2))
+    x = keras.layers.Conv2D(4, kernel, use_bias=True, bias_initializer="random_normal", padding="same")(image)
+    branch = keras.layers.AveragePooling2D(2, padding=padding)(x)
+    model = keras.Model(image, keras.layers.GlobalAveragePooling2D()(branch) + keras.layers.GlobalMaxPooling2D()(x))
+    onnx_graph.export(model, tmp_path / "graph.onnx")
+    images = np.random.default_rng(0).random((2, 9, 9, 2)).astype(np.float32)
+    found = onnx_graph.GraphSession(tmp_path / "graph.onnx")(images)
+    np.testing.assert_allclose(found, model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_the_cosine_of_another_network_is_far_from_one(transition, tmp_path):
+    keras = pytest.importorskip("keras")
+    onnx_graph.export(transition, tmp_path / "graph.onnx")
+    session = onnx_graph.GraphSession(tmp_path / "graph.onnx")
+    assert onnx_graph.smallest_cosine(transition, session) > 0.999999
+    other = keras.models.clone_model(transition)
+    assert not onnx_graph.smallest_cosine(other, session) > 0.999
+
+
+@pytest.fixture
+def records(tiny_images, make_cohort, tmp_path):
+    files = sorted(f.name for f in tiny_images.iterdir())
+    cohort = make_cohort([f.split(".")[0] for f in files], files, tiny_images, split=["train"] * len(files))
+    folder = tmp_path / "records"
+    folder.mkdir()
+    build_records(cohort, RecordsConfig(image_size=SIZE, rows_per_shard=9), folder, n_workers=1)
+    return cohort, folder
+
+
+@pytest.fixture
+def weights(stand_in, tmp_path):
+    stand_in().save(tmp_path / "network.keras")
+    return str(tmp_path / "network.keras")
+
+
+def embed(records, weights, folder, **given) -> EmbeddingSet:
+    cohort, shards = records
+    folder.mkdir()
+    runtime, n_workers = given.pop("runtime", "auto"), given.pop("n_workers", 1)
+    spec = EncoderSpec(EmbeddingsConfig(weights=weights, runtime=runtime, **given), SIZE, 0)
+    return build_embeddings(cohort, shards, folder, spec, n_workers=n_workers)
+
+
+@pytest.mark.slow
+def test_onnx_runtime_computes_where_it_is_there_and_two_workers_write_the_bytes_of_one(records, weights, tmp_path):
+    keras_made = embed(records, weights, tmp_path / "keras", runtime="keras")
+    one, two = (embed(records, weights, tmp_path / str(n), n_workers=n) for n in (1, 2))
+    assert one.card["runtime"].startswith("onnxruntime") and keras_made.card["runtime"] == "keras"
+    assert one.card == two.card and one.card["fingerprint"] == keras_made.card["fingerprint"]
+    keys = [np.load(tmp_path / name / "keys.npy") for name in ("1", "keras")]
+    assert not (keys[0] == keys[1]).all(axis=1).any()  # the last digits differ: none is taken for the other
+    np.testing.assert_allclose(one.vectors, keras_made.vectors, rtol=1e-4, atol=1e-5)
+    for name in ("vectors.npy", "keys.npy"):
+        assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
+    assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["keys.npy", "vectors.npy"]
+
+
+def test_keras_computes_where_the_graph_does_not_give_the_same(records, weights, tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(onnx_graph, "smallest_cosine", lambda *_: 0.9997)
+    with caplog.at_level(logging.WARNING, "biascxr"):
+        made = embed(records, weights, tmp_path / "made")
+    assert made.card["runtime"] == "keras" and "cosine 0.999700" in caplog.text
+    with pytest.raises(InputError, match="--runtime onnxruntime: ONNX Runtime's vectors differ from Keras's"):
+        embed(records, weights, tmp_path / "again", runtime="onnxruntime")
+
+
+def test_keras_computes_where_onnx_runtime_is_not_installed(records, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(onnx_graph, "is_available", lambda: False)
+    assert embed(records, weights, tmp_path / "made").card["runtime"] == "keras"
+    with pytest.raises(InputError, match=r"pip install \"biascxr\[onnx\]\""):
+        embed(records, weights, tmp_path / "again", runtime="onnxruntime")
+
+
+def test_keras_computes_where_there_is_a_gpu(records, weights, tmp_path, monkeypatch):
+    monkeypatch.setattr(build, "has_gpu", lambda: True)
+    assert embed(records, weights, tmp_path / "made").card["runtime"] == "keras"
