@@ -18,10 +18,10 @@ import tyro
 from biascxr.config import EmbeddingsConfig, MitigationConfig, RunConfig, SweepConfig, yaml_to_flags
 from biascxr.errors import InputError
 from biascxr.run_folder import PACKAGE, STAGES
-from biascxr.verb_config import PowerConfig, SelectConfig, StandaloneConfig
+from biascxr.verb_config import PowerConfig, SelectConfig, StandaloneConfig, TrainEncoderConfig
 
 STAGE_VERBS = tuple(name for name in STAGES if name not in ("phantom", "sweep"))
-VERBS = ("run", *STAGE_VERBS, "sweep", "apply", "select", "power", "inspect", "phantom")
+VERBS = ("run", *STAGE_VERBS, "sweep", "apply", "select", "power", "train-encoder", "inspect", "doctor", "phantom")
 
 # What --demo sets where the user does not: no network, so the small encoder that comes with the package (trained on other
 # made-up films); a small cohort, so small batches.
@@ -176,7 +176,7 @@ def log_to_console() -> None:
     logger.addHandler(handler)
 
 
-def helper_command(function: Callable, arguments: Sequence[str], verb: str) -> int:
+def helper_command(function: Callable, arguments: Sequence[str], verb: str, *, stopped: str = "nothing was written") -> int:
     """Runs a helper whose flags are its parameters, or those of its one dataclass; returns the exit status."""
 
     def action() -> None:
@@ -188,7 +188,7 @@ def helper_command(function: Callable, arguments: Sequence[str], verb: str) -> i
             config=(tyro.conf.OmitArgPrefixes,),
         )
 
-    return answer(action, stopped="nothing was written")
+    return answer(action, stopped=stopped)
 
 
 def audit_predictions(config: StandaloneConfig) -> None:
@@ -247,6 +247,48 @@ def plan_power(config: PowerConfig) -> None:
     say("%s", shown.rename(columns=names).to_string(index=False, float_format="%.3f", na_rep="-"))
 
 
+def train_encoder(config: TrainEncoderConfig) -> None:
+    """Trains an encoder on the records of a run, for --weights of the next one: on findings, or on a recorded attribute.
+
+    It learns from the train patients of the run's split, the validation patients choose the epoch, and no other image is read.
+    Interrupted and called again with the same flags, it goes on and ends with the same weights.
+    """
+    from biascxr.embeddings.train import train_encoder as train
+
+    train(config)
+
+
+def doctor_command(arguments: Sequence[str]) -> int:
+    """`biascxr doctor`; returns the exit status (1: something of the run is not as it was left, 2: it is no run)."""
+    found: list = []
+
+    def doctor(run: Path | None = None, /, *, thorough: bool = False, recompute: int = 0) -> None:
+        """Says what this machine can do and, of a run, whether what it left is whole. Nothing is written or mended.
+
+        Args:
+            run: folder of a run, for instance output/demo.
+            thorough: compare every file with its digest, and every vector with the record that it was made from.
+            recompute: so many vectors, evenly spaced, are made anew and compared.
+        """
+        from biascxr.doctor import describe_machine, examine
+
+        say = logging.getLogger("biascxr")
+        for line in describe_machine():
+            say.info("%s", line)
+        if run is None:
+            return
+        for problem in examine(run, thorough=thorough, recompute=recompute):
+            found.append(problem)
+            say.error("%s", problem)
+        if not found:
+            looked = (
+                "every file compared with its digest" if thorough else "files and vectors are there; --thorough compares them"
+            )
+            say.info("%s: nothing is wrong (%s)", run, looked)
+
+    return helper_command(doctor, arguments, "doctor") or int(bool(found))
+
+
 def _is_pipeline(arguments: Sequence[str]) -> bool:
     return any(a.split("=")[0] in ("--csv_path", "--demo", "--config", "--embedding_store") for a in arguments)
 
@@ -267,7 +309,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "  apply       a finished run's trained recipes on another cohort or site: external evaluation\n"
             "  select      which of many candidate models to take, by every rule\n"
             "  power       which gap could be seen with these groups, before training\n"
-            "  inspect     what is in these TFRecord files?\n"
+            "  train-encoder\n"
+            "              train an encoder on a run's records, for --weights of the next run\n"
+            "  inspect     what is in these TFRecord files? --verify: is every record whole?\n"
+            "  doctor      what can this machine do, and is what a run left whole?\n"
             "  phantom     write a made-up cohort with one planted bias\n\n"
             "biascxr VERB --help shows the flags of a verb."
         )
@@ -280,6 +325,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         from biascxr.phantom.command import write_phantom
 
         return helper_command(write_phantom, rest, verb)
+    if verb == "doctor":
+        return doctor_command(rest)
+    if verb == "train-encoder":
+        kept = "finished epochs are kept, the same command goes on from them"
+        return helper_command(train_encoder, rest, verb, stopped=kept)
     if verb in ("select", "power") or (verb == "audit" and not _is_pipeline(rest)):
         return helper_command({"audit": audit_predictions, "select": select_model, "power": plan_power}[verb], rest, verb)
     if verb in ("sweep", "apply"):

@@ -1,4 +1,4 @@
-"""Configurations of the verbs that need no run: `biascxr audit --predictions`, `select` and `power`.
+"""Configurations of the verbs that make no run: `biascxr audit --predictions`, `select`, `power` and `train-encoder`.
 
 As in `config`, fields are flags. This module imports neither TensorFlow nor pandas.
 """
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Literal
 
 from biascxr.config import AuditConfig
-from biascxr.errors import InputError
+from biascxr.errors import InputError, unknown_name
 
 
 def split_commas(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -127,3 +127,98 @@ class PowerConfig:
     def __post_init__(self) -> None:
         for name in ("attributes", "sizes"):
             object.__setattr__(self, name, split_commas(getattr(self, name)))
+
+
+TARGETS = ("findings", "race", "sex", "age")
+ARCHITECTURES = ("densenet121", "densenet201", "small")
+
+
+@dataclass(frozen=True)
+class TrainEncoderConfig:
+    """Trains an encoder on the records of a run, for --weights of the next one: on findings, or on a recorded attribute.
+
+    Learns from the train patients of the cohort's split; the validation patients choose the epoch; no other patient's image
+    is read. Interrupted and called again with the same flags, it goes on and ends with the same weights.
+    """
+
+    target: str = "findings"
+    """What it learns to tell: findings, race, sex or age (its groups); rows without it are left out and counted."""
+    records: Path | None = None
+    """The 02_records folder of a run; the run's 01_cohort lies beside it."""
+    run: Path | None = None
+    """The run's folder, in place of --records."""
+    architecture: str = "densenet121"
+    """densenet121, densenet201, or small (a convolutional network of 0.4 million parameters, for laptops)."""
+    output: Path | None = None
+    """The .keras file to write (default: output/encoders/<run>_<target>_<architecture>.keras); <name>.card.json goes beside it,
+    checkpoints and TensorBoard's scalars into the folder <name>.training."""
+    overwrite: bool = False
+    """Replace an encoder or an unfinished training with other settings that is at --output."""
+    epochs: int = 10
+    """Passes over the training images; the best epoch's weights are kept."""
+    batch_size: int = 32
+    """Images a step, over all devices."""
+    learning_rate: float = 1e-3
+    """Of Adam."""
+    dropout: float = 0.5
+    """Share of the vector that is dropped in training."""
+    norm_momentum: float = 0.9
+    """Of batch normalisation's moving averages. Keras's own 0.99 forgets its first values only over hundreds of steps, an
+    epoch or more of a small cohort; 0.9 is PyTorch's."""
+    choose_by: Literal["loss", "auroc"] = "loss"
+    """What chooses the epoch: the smallest validation loss, or the largest macro AUROC."""
+    augment: bool = False
+    """Turn, move and light each training image anew in each epoch, within the next four limits."""
+    max_rotation: float = 15.0
+    """Degrees, either way."""
+    max_shift: float = 0.03
+    """Share of the image's side, along both axes."""
+    max_contrast: float = 0.15
+    """Change of contrast, a share."""
+    max_brightness: float = 0.1
+    """Change of brightness, a share of the grey range."""
+    mixed_precision: Literal["off", "float16", "bfloat16"] = "off"
+    """Type of the layers' arithmetic; weights stay float32, and so does the encoder that is written."""
+    distribute: Literal["off", "mirrored"] = "off"
+    """mirrored trains on all GPUs of this machine (tf.distribute.MirroredStrategy), a part of each batch on each."""
+    shuffle_buffer: int = 2048
+    """Compressed records out of which the next is drawn, after the shards were put in a new order."""
+    seed: int = 0
+    """Seed of first weights, order, augmentation and dropout."""
+
+    def __post_init__(self) -> None:
+        if self.target not in TARGETS:
+            raise unknown_name("target", self.target, TARGETS)
+        if self.architecture not in ARCHITECTURES:
+            raise unknown_name("architecture", self.architecture, ARCHITECTURES)
+        if self.output is not None and self.output.suffix != ".keras":
+            raise InputError(f"output must be a file that ends in .keras; got {self.output}.")
+        for name, low in (("epochs", 1), ("batch_size", 2), ("shuffle_buffer", 1), ("seed", 0)):
+            if getattr(self, name) < low:
+                raise InputError(f"{name} must be at least {low}; got {getattr(self, name)}.")
+        if not 0 < self.learning_rate < 1:
+            raise InputError(f"learning_rate must lie in (0, 1); got {self.learning_rate}.")
+        for name in ("dropout", "norm_momentum", "max_shift", "max_contrast", "max_brightness"):
+            if not 0 <= getattr(self, name) < 1:
+                raise InputError(f"{name} must be a share in [0, 1); got {getattr(self, name)}.")
+        if not 0 <= self.max_rotation <= 180:
+            raise InputError(f"max_rotation must lie in [0, 180] degrees; got {self.max_rotation}.")
+
+    def records_dir(self) -> Path:
+        """Returns the folder of the records.
+
+        Raises:
+            InputError: neither or both of --records and --run are given.
+        """
+        if (self.records is None) == (self.run is None):
+            raise InputError(
+                "Give the records to learn from with --records RUN/02_records, or the run with --run RUN; one of both."
+            )
+        return self.records if self.records is not None else self.run / "02_records"
+
+    def encoder_path(self) -> Path:
+        """Returns the file that is written."""
+        if self.output is not None:
+            return self.output
+        name = self.records_dir().absolute().parent.name
+        return Path("output") / "encoders" / f"{name}_{self.target}_{self.architecture}.keras"

@@ -1,0 +1,92 @@
+"""`biascxr doctor`: what is wrong with a run's files is named, and nothing else is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pandas as pd
+import pytest
+
+from biascxr.cli import main, parse_flags
+from biascxr.cohort.generic import CHEXPERT_LABELS
+from biascxr.doctor import examine
+from biascxr.errors import InputError
+from biascxr.pipeline import run_stages
+
+N, SIZE = 24, 32
+
+
+@pytest.fixture(scope="module")
+def films(tmp_path_factory) -> Path:
+    """A table of small films, and a small network."""
+    import keras
+
+    folder = tmp_path_factory.mktemp("films")
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(N):
+        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (40, 40)).astype(np.uint8))
+        rows.append(
+            {"subject_id": f"{i}", "study_id": f"s{i}", "dicom_id": f"d{i}", "path": f"{i}.png", "gender": "MF"[i % 2],
+             **dict.fromkeys(CHEXPERT_LABELS, 0.0), "Edema": float(i % 3 == 0)}
+        )  # fmt: skip
+    pd.DataFrame(rows).to_csv(folder / "meta.csv", index=False)
+    image = keras.Input((SIZE, SIZE, 1))
+    maps = keras.layers.Conv2D(4, 3)(image)
+    keras.Model(image, keras.layers.GlobalAveragePooling2D()(maps)).save(folder / "network.keras")
+    return folder
+
+
+@pytest.fixture
+def run(films, tmp_path) -> Path:
+    flags = ["--csv_path", str(films / "meta.csv"), "--weights", str(films / "network.keras"), "--image_size", str(SIZE),
+             "--labels", "Edema", "--output_dir", str(tmp_path / "run"), "--n_workers", "1"]  # fmt: skip
+    run_stages(parse_flags(flags), until="embeddings")
+    return tmp_path / "run"
+
+
+def problems(run: Path, **how) -> list[str]:
+    return [str(problem) for problem in examine(run, **how)]
+
+
+@pytest.mark.slow
+def test_a_run_as_it_was_left_has_no_problem_and_its_vectors_come_out_again(run, capsys):
+    assert problems(run, thorough=True, recompute=5) == []
+    assert main(["doctor", str(run)]) == 0
+    assert main(["doctor"]) == 0
+    assert "onnxruntime" in capsys.readouterr().err
+
+
+def test_a_vector_that_is_not_a_number_and_a_file_that_changed_are_named(run):
+    path = run / "03_embeddings" / "vectors.npy"
+    vectors = np.load(path)
+    vectors[3] = np.nan
+    np.save(path, vectors)
+    assert [text.split(": ")[1].split(";")[0] for text in problems(run)] == [f"1 of {N} vectors hold NaN or infinity"]
+    assert any("has changed since it was written" in text for text in problems(run, thorough=True))
+
+
+def test_a_vector_of_another_image_is_found_by_its_key_and_by_making_it_again(run):
+    path = run / "03_embeddings" / "vectors.npy"
+    vectors = np.load(path)
+    np.save(path, vectors[::-1])
+    assert any("come out differently" in text for text in problems(run, recompute=N))
+    keys = np.load(run / "03_embeddings" / "keys.npy")
+    np.save(run / "03_embeddings" / "keys.npy", keys[::-1])
+    assert any(f"{N} vectors were made from other images" in text for text in problems(run, thorough=True))
+
+
+def test_a_missing_shard_and_a_missing_file_are_named(run):
+    gone = sorted((run / "02_records").glob("*.tfrecord-*"))[0]
+    gone.unlink()
+    (run / "01_cohort" / "shift.csv").unlink()
+    found = problems(run)
+    assert any(gone.name in text for text in found) and any("shift.csv: is gone" in text for text in found)
+
+
+def test_a_folder_that_is_no_run_is_refused(tmp_path, capsys):
+    with pytest.raises(InputError, match="holds no finished stage of a run"):
+        list(examine(tmp_path))
+    assert main(["doctor", str(tmp_path)]) == 2
