@@ -209,7 +209,9 @@ def records(run: Run) -> None:
             earlier=run.folder.path / STAGES["records"],
         )  # fmt: skip
 
-    settings = to_dict(config)
+    from biascxr.records.shards import reader_versions
+
+    settings = to_dict(config) | {"readers": reader_versions()}
     settings.pop("max_rejected_share")  # decides whether the run goes on, not what is written
     run.stages["records"] = run.folder.stage(
         "records",
@@ -297,7 +299,10 @@ def embed_records(run: Run, cohort, records: Path, folder: Path, earlier: Path |
     from biascxr.embeddings import EncoderSpec, build_embeddings
 
     config = run.config
-    spec = EncoderSpec(config.embeddings, config.records.image_size, config.seed)
+    given = config.embeddings
+    if Path(given.weights).exists():  # a worker may have been started elsewhere
+        given = replace(given, weights=str(Path(given.weights).absolute()))
+    spec = EncoderSpec(given, config.records.image_size, config.seed)
     return build_embeddings(
         cohort, records, folder, spec, n_workers=config.n_workers, scheduler=config.scheduler, earlier=earlier
     )

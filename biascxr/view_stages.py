@@ -83,7 +83,9 @@ def plan_and_embed(run: Run, key: str, chosen: object, build_with: Callable) -> 
         earlier = run.folder.path / STAGES["records"] / key
         build_records(views, config.records, folder, n_workers=config.n_workers, scheduler=config.scheduler, earlier=earlier)
 
-    settings = to_dict(config.records)
+    from biascxr.records.shards import reader_versions
+
+    settings = to_dict(config.records) | {"readers": reader_versions()}
     settings.pop("max_rejected_share")
     stages[f"records/{key}"] = run.folder.stage(
         "records", record, member=key, settings=settings,

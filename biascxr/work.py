@@ -217,7 +217,7 @@ def installation() -> dict[str, str]:
     """Returns what decides a job's bytes on this machine: the code of biascxr (its digest's first digits) and libraries."""
     names = [place.stem for place in PACKAGE.iterdir() if place.suffix == ".py" or (place / "__init__.py").is_file()]
     versions = {"biascxr code": code_digest(names)[:12]}
-    for name in REPORTED_LIBRARIES:
+    for name in (*REPORTED_LIBRARIES, "onnxruntime", "pydicom", "imagecodecs"):
         try:
             versions[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:

@@ -78,6 +78,43 @@ def test_a_vector_of_another_image_is_found_by_its_key_and_by_making_it_again(ru
     assert any(f"{N} vectors were made from other images" in text for text in problems(run, thorough=True))
 
 
+def test_damage_of_any_kind_is_a_line_and_no_crash(run):
+    damages = {
+        "03_embeddings/keys.npy": b"no array", "03_embeddings/card.json": b"[]", "03_embeddings/vectors.npy": b"x",
+    }  # fmt: skip
+    for name, content in damages.items():
+        kept = (run / name).read_bytes()
+        (run / name).write_bytes(content)
+        found = problems(run, thorough=True, recompute=2)
+        assert any("03_embeddings" in text for text in found), name
+        (run / name).write_bytes(kept)
+    shard = max((run / "02_records").glob("*.tfrecord-*"), key=lambda path: path.stat().st_size)
+    shard.write_bytes(shard.read_bytes()[:200])
+    assert any(shard.name in text for text in problems(run, thorough=True, recompute=2))
+    assert main(["doctor", str(run), "--recompute", "2"]) == 1
+
+
+def test_an_interrupted_a_stale_and_a_missing_stage_are_named(run, films):
+    (run / ".04_mitigation-0123456789ab.partial").mkdir()
+    assert any("left by a run that was interrupted" in text for text in problems(run))
+    (run / ".04_mitigation-0123456789ab.partial").rmdir()
+    flags = ["--csv_path", str(films / "meta.csv"), "--weights", str(films / "network.keras"), "--image_size", str(SIZE),
+             "--labels", "Edema", "--output_dir", str(run), "--n_workers", "1", "--no_equalize"]  # fmt: skip
+    run_stages(parse_flags(flags), until="records")
+    assert any("was made from another 02_records" in text for text in problems(run))
+    run_stages(parse_flags(flags), until="embeddings")
+    assert problems(run, thorough=True) == []
+
+
+def test_vectors_that_were_given_are_not_compared_with_records_that_lie_there_from_before(run, films, tmp_path):
+    ids = [f"d{i}" for i in range(N)]
+    np.savez(tmp_path / "set.npz", image_ids=np.array(ids), embeddings=np.random.default_rng(0).normal(size=(N, 4)))
+    flags = ["--csv_path", str(films / "meta.csv"), "--vectors", str(tmp_path / "set.npz"), "--labels", "Edema",
+             "--output_dir", str(run)]  # fmt: skip
+    run_stages(parse_flags(flags), until="embeddings")
+    assert problems(run, thorough=True, recompute=3) == []
+
+
 def test_a_missing_shard_and_a_missing_file_are_named(run):
     gone = sorted((run / "02_records").glob("*.tfrecord-*"))[0]
     gone.unlink()

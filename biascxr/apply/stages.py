@@ -167,7 +167,8 @@ def check_fingerprint(card: dict, home: Home) -> None:
     if card["fingerprint"] != home.card["fingerprint"]:
         raise InputError(
             f"The encoder is not the one that the run {home.folder} was trained with: the weights of "
-            f"{card['encoder']} ({card['weights']}) have another fingerprint. Give the same weights file."
+            f"{card['encoder']} ({card['weights']}) have another fingerprint. Give the same weights "
+            "file; a run of an earlier biascxr is to be made again."
         )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import glob
 import hashlib
+import importlib.util
 import json
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable
@@ -115,10 +116,28 @@ def weights_files(weights: str) -> list[Path]:
     if path.is_dir():
         files = sorted(path.rglob("*"))
     elif weights.endswith(".onnx"):
-        files = sorted(path.parent.glob(f"{glob.escape(path.name)}*"))  # a large one has its tensors in mine.onnx.data
+        files = [path, *external_tensors(path)]
     else:
         files = [path]
     return [p for p in (*files, card_path(path)) if p.is_file()]
+
+
+def external_tensors(path: Path) -> list[Path]:
+    """Returns the files beside an ONNX file that hold tensors of it, as those of large networks do; by name, in order.
+
+    Without the onnx library, those whose names begin as its own does: what exporters write unless they are told otherwise.
+    """
+    if importlib.util.find_spec("onnx") is None or not path.is_file():
+        return sorted(p for p in path.parent.glob(f"{glob.escape(path.name)}?*") if p.suffix != ".json")
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(str(path), load_external_data=False).graph
+    except (DecodeError, OSError, ValueError):  # the encoder says what is wrong with it
+        return []
+    names = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    return [path.parent / name for name in sorted(names)]
 
 
 def card_path(weights: Path) -> Path:

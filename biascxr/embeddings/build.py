@@ -96,16 +96,22 @@ def build_embeddings(
     Raises:
         InputError: the encoder cannot be built, a shard of records is missing or damaged, or a worker is gone.
     """
+    records, folder = records.absolute(), folder.absolute()
+    earlier = None if earlier is None else earlier.absolute()
     require_shards(records)
     remove_left_overs(folder)
     encoder = spec.build()
     spec, card = choose_runtime(spec, encoder, folder)
+    card |= {"made_by": made_by(card, encoder.libraries)}
     if spec.graph is None:
         keep_encoder(spec, encoder)
         n_workers = 1
     with open(records / "shards.csv", newline="", encoding="utf-8") as file:
         shards = [row for row in csv.DictReader(file) if int(row["n_records"])]
-    jobs = [EmbedJob(records / s["name"], folder / f"{s['name']}.npz", spec, made_by(card), earlier) for s in shards]
+    jobs = [
+        EmbedJob(records / s["name"], folder / f"{s['name']}.npz", spec, card["made_by"], card["fingerprint"], earlier)
+        for s in shards
+    ]
     n_records = {s["name"]: int(s["n_records"]) for s in shards}
     n_images, n_taken = sum(n_records.values()), 0
     with tqdm(total=n_images, desc="embeddings", unit="image", mininterval=0.5) as bar:
@@ -159,17 +165,15 @@ def choose_runtime(spec: EncoderSpec, encoder: Encoder, folder: Path) -> tuple[E
         if wanted == "onnxruntime":
             raise InputError(f"--runtime onnxruntime is for Keras networks; {card['encoder']} has a runtime of its own.")
         return spec, card
-    if wanted == "auto" and (not onnx_graph.is_available() or has_gpu()):
+    if wanted == "keras" or (wanted == "auto" and (not onnx_graph.is_available() or has_gpu())):
         return spec, card | {"runtime": "keras"}
     if not onnx_graph.is_available():
         raise InputError('--runtime onnxruntime needs ONNX Runtime and the exporter: pip install "biascxr[onnx]".')
-    if wanted == "keras":
-        return spec, card | {"runtime": "keras"}
     graph = folder / GRAPH
     card |= {"runtime": f"onnxruntime {importlib.metadata.version('onnxruntime')}"}
     try:
         write_graph(encoder, graph, card)
-        cosine = onnx_graph.smallest_cosine(encoder.model, onnx_graph.GraphSession(graph))
+        cosine = onnx_graph.smallest_cosine(encoder, onnx_graph.GraphSession(graph))
     except Exception as error:  # an exporter fails in as many ways as there are layers
         if wanted == "onnxruntime":
             raise InputError(

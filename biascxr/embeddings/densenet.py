@@ -32,6 +32,10 @@ class DenseNet(KerasEncoder):
 
     def __init__(self, config: EmbeddingsConfig, *, image_size: int, seed: int) -> None:
         self._config, self._seed, self._image_size = config, seed, image_size
+        if config.layer is not None:
+            raise InputError(
+                f"--layer {config.layer}: {self.name} is read at its last map; save it as .keras to read another layer."
+            )
         path = check_weights_path(config.weights)
         if path is None:
             self._use_named_weights()

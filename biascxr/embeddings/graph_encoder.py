@@ -62,7 +62,7 @@ def write_graph(encoder: KerasEncoder, path: Path, card: dict) -> None:
     beside = _beside(path)
     if path.is_file() and beside.is_file() and json.loads(beside.read_text(encoding="utf-8")) == described:
         return
-    export(encoder.model, path)
+    export(encoder.model, path, size=encoder.input_size)
     beside.write_text(json.dumps(described, sort_keys=True), encoding="utf-8")
 
 

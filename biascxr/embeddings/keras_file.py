@@ -93,7 +93,7 @@ def _reader(model, config: EmbeddingsConfig, path: Path) -> tuple:
         pool = keras.layers.GlobalMaxPooling2D if config.pooling == "max" else keras.layers.GlobalAveragePooling2D
         return keras.Model(model.inputs[0], pool(data_format="channels_last")(output)), config.pooling
     named = [layer for layer in model.layers if layer.name == "vector"]
-    pools = [layer for layer in model.layers if type(layer).__name__.startswith("Global")]
+    pools = [layer for layer in model.layers if type(layer).__name__.startswith("Global") and _all_passes(model, layer)]
     # A Sequential that was loaded and never called has `outputs` and no `output`.
     output = (named or pools)[-1].output if named or pools else model.outputs[0]
     if len(output.shape) != 2:
@@ -102,6 +102,18 @@ def _reader(model, config: EmbeddingsConfig, path: Path) -> tuple:
             f"{tuple(output.shape)}. Name the layer to read with --layer; a map there is pooled."
         )
     return keras.Model(model.inputs[0], output), "as the file has it"
+
+
+def _all_passes(model, layer) -> bool:
+    """Returns whether everything that a model says of an image passes a layer: a pooling inside a squeeze-and-excitation block
+    is no summary of the image."""
+    import keras
+
+    try:
+        keras.Model(layer.output, model.outputs)
+    except ValueError:  # there is a way round it
+        return False
+    return True
 
 
 def _architecture(model) -> str:

@@ -17,7 +17,7 @@ from biascxr.containers import Cohort, EmbeddingSet
 from biascxr.embeddings.row_file import Journal, RowFile
 from biascxr.embeddings.vectors import Fault, VectorError, VectorSource, open_vectors
 from biascxr.embeddings.vectors.base import MAP_LENGTH, MAP_SHAPE, pooled_length, sums_of
-from biascxr.embeddings.vectors.per_image import FilePerImage, read_vector
+from biascxr.embeddings.vectors.per_image import FilePerImage, names_of, read_vector
 from biascxr.errors import InputError
 from biascxr.records import write_rejected
 
@@ -180,14 +180,8 @@ def _match(source: VectorSource, own: np.ndarray) -> tuple[np.ndarray, dict[int,
 
 
 def _position(name: str, position: dict[str, int]) -> int:
-    """Returns the row of the image that a source's id names: the id, or a path to `<id>` or `<id>.dcm`; or -1."""
-    found = position.get(name)
-    if found is None:
-        file = name.rsplit("/", 1)[-1]
-        found = position.get(file)
-        if found is None:
-            found = position.get(file.rsplit(".", 1)[0], -1)
-    return found
+    """Returns the row of the image that a source's id names, the whole name before parts of it (see `names_of`); or -1."""
+    return next((position[other] for other in names_of(name) if other in position), -1)
 
 
 def _keep_rows(store: RowFile, kept: np.ndarray, folder: Path) -> None:
@@ -218,7 +212,7 @@ def _write_reasons(
             writer = csv.DictWriter(file, [f.name for f in fields(Fault)])
             writer.writeheader()
             writer.writerows(asdict(fault) for fault in source.faults)
-        logger.warning("embeddings: %d faults in the source of vectors, listed in %s", len(source.faults), folder / DAMAGE_FILE)
+        logger.warning("embeddings: %d faults in the source of vectors, listed in %s", len(source.faults), DAMAGE_FILE)
     left_out = np.flatnonzero(~kept)
     rejected = []
     for row, image_id, path in zip(left_out, *(cohort.table[c].iloc[left_out] for c in ("image_id", "path")), strict=True):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,8 @@ import numpy as np
 
 from biascxr.config import EmbeddingsConfig
 from biascxr.embeddings.base import Encoder
-from biascxr.embeddings.store import KEY_BYTES, KnownVectors, read_part, row_key, write_part
+from biascxr.embeddings.store import KEY_BYTES, KnownVectors, maker_of, read_part, row_key, write_part
+from biascxr.errors import InputError
 from biascxr.records import decode, decode_example, read_records
 
 
@@ -52,14 +54,16 @@ class EmbedJob:
         records: the shard of records.
         part: the file to write.
         encoder: what to build the encoder from.
-        fingerprint: of the encoder and of what computes it, see `biascxr.embeddings.store.made_by`.
+        made_by: what decides a vector beside its image, see `biascxr.embeddings.store.made_by`.
+        encoder_fingerprint: the encoder's own, which a worker's must have.
         earlier: a finished store whose vectors are taken where they were made from the same; None for none.
     """
 
     records: Path
     part: Path
     encoder: EncoderSpec
-    fingerprint: str
+    made_by: str
+    encoder_fingerprint: str
     earlier: Path | None = None
 
 
@@ -78,9 +82,8 @@ def embed_shard(job: EmbedJob) -> EmbedReport:
     Every forward pass has a full batch, the last one filled up with its last image: a vector's last digits depend on the
     batch's shape, and must not depend on how many images a shard has, or which of them were known.
     """
-    if job.part.exists():
-        image_ids, _, _ = read_part(job.part)
-        return EmbedReport(job.part, len(image_ids), 0)
+    if job.part.exists() and maker_of(job.part) == job.made_by:  # another runtime may have worked on it before
+        return EmbedReport(job.part, len(read_part(job.part)[0]), 0)
     known = KnownVectors.open(job.earlier) if job.earlier is not None else None
     image_ids, keys, images, waiting = [], [], [], []
     rows: dict[int, np.ndarray] = {}
@@ -89,7 +92,7 @@ def embed_shard(job: EmbedJob) -> EmbedReport:
         example = decode_example(data)
         stored = example["image"][0]
         image_ids.append(example["image_id"][0].decode())
-        keys.append(row_key(stored, job.fingerprint))
+        keys.append(row_key(stored, job.made_by))
         vector = known.get(keys[-1]) if known is not None else None
         if vector is not None:
             rows[index], n_taken = vector, n_taken + 1
@@ -97,29 +100,43 @@ def embed_shard(job: EmbedJob) -> EmbedReport:
         images.append(decode(stored))
         waiting.append(index)
         if len(images) == batch:
-            encoder = encoder or built(job.encoder)
+            encoder = encoder or built(job)
             rows |= zip(waiting, encoder.encode(np.stack(images)), strict=True)
             images, waiting = [], []
     if images:
-        encoder = encoder or built(job.encoder)
+        encoder = encoder or built(job)
         full = np.stack(images + [images[-1]] * (batch - len(images)))
         rows |= zip(waiting, encoder.encode(full)[: len(images)], strict=True)
     vectors = np.stack([rows[i] for i in range(len(image_ids))]) if rows else np.zeros((0, 0), np.float32)
-    write_part(job.part, image_ids, np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES), vectors)
+    own_keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
+    write_part(job.part, image_ids, own_keys, vectors, made_by=job.made_by)
     return EmbedReport(job.part, len(image_ids), n_taken)
 
 
-_BUILT: dict[EncoderSpec, Encoder] = {}
+_BUILT: dict[tuple[EncoderSpec, str], Encoder] = {}
 
 
-def built(spec: EncoderSpec) -> Encoder:
-    """Returns the encoder, built once for all shards that a process works on."""
-    if spec not in _BUILT:
-        keep_encoder(spec, spec.build())
-    return _BUILT[spec]
+def built(job: EmbedJob) -> Encoder:
+    """Returns the encoder, built once for all shards that a process works on.
+
+    A worker of a scheduler lives longer than a run: the next one's weights may be others in a file of the same name.
+
+    Raises:
+        InputError: what this worker finds under the encoder's name is another one.
+    """
+    key = (job.encoder, job.encoder_fingerprint)
+    if key not in _BUILT:
+        encoder = job.encoder.build()
+        if encoder.card()["fingerprint"] != job.encoder_fingerprint:
+            raise InputError(
+                f"The worker on {socket.gethostname()} finds other weights under --weights {job.encoder.config.weights} than "
+                "the run does: it needs the same file there, and must not change while a run is at work."
+            )
+        keep_encoder(job.encoder, encoder)
+    return _BUILT[key]
 
 
 def keep_encoder(spec: EncoderSpec, encoder: Encoder) -> None:
     """Keeps an encoder that is built already for the shards of this process, in place of an earlier one."""
     _BUILT.clear()
-    _BUILT[spec] = encoder
+    _BUILT[spec, encoder.card()["fingerprint"]] = encoder

@@ -9,18 +9,35 @@ from pathlib import Path
 import numpy as np
 
 from biascxr.containers import Cohort
+from biascxr.run_folder import code_digest, library_versions
 from biascxr.work import written_whole
 
 VECTORS, KEYS = "vectors.npy", "keys.npy"
 KEY_BYTES = 16
 
 
-def made_by(card: dict) -> str:
-    """Returns what decides a vector beside its image: the encoder, and what computes it, which moves the last digits."""
-    return f"{card['fingerprint']} {card.get('runtime', '')}".strip()
+# Modules whose code turns a stored image into a vector.
+COMPUTING = tuple(
+    f"embeddings/{name}"
+    for name in (
+        "base", "pixels", "keras_encoder", "densenet", "keras_file", "torch_densenet", "foreign", "image_input", "signature",
+        "saved_model", "onnx_file", "onnx_graph", "graph_encoder", "shards",
+    )
+)  # fmt: skip
 
 
-def row_key(image: bytes, fingerprint: str) -> bytes:
+def made_by(card: dict, libraries: tuple[str, ...]) -> str:
+    """Returns what decides a vector beside its image: encoder, what computes it, and the code and libraries that do.
+
+    Args:
+        card: the encoder's.
+        libraries: distributions whose version can change a vector.
+    """
+    versions = " ".join(f"{name} {version}" for name, version in sorted(library_versions(libraries).items()))
+    return f"{card['fingerprint']} {card.get('runtime', '')} {versions} code {code_digest(COMPUTING)[:16]}"
+
+
+def row_key(image: bytes, maker: str) -> bytes:
     """Returns what a vector follows from, as 16 bytes: the stored image and the encoder.
 
     The stored image is the file after reading, resizing and equalization, so a changed pixel or option of the records changes
@@ -28,9 +45,9 @@ def row_key(image: bytes, fingerprint: str) -> bytes:
 
     Args:
         image: the image as the record holds it, compressed.
-        fingerprint: see `made_by`.
+        maker: see `made_by`.
     """
-    return hashlib.sha256(fingerprint.encode() + b"\0" + image).digest()[:KEY_BYTES]
+    return hashlib.sha256(maker.encode() + b"\0" + image).digest()[:KEY_BYTES]
 
 
 class KnownVectors:
@@ -90,10 +107,16 @@ def assemble(cohort: Cohort, parts: list[Path], folder: Path, *, vector_length: 
     return np.array(kept, object)
 
 
-def write_part(part: Path, image_ids: list[str], keys: np.ndarray, vectors: np.ndarray) -> None:
+def write_part(part: Path, image_ids: list[str], keys: np.ndarray, vectors: np.ndarray, *, made_by: str) -> None:
     """Writes one shard's rows, whole or not at all, the same bytes each time."""
     with written_whole(part) as temporary, open(temporary, "wb") as file:
-        np.savez(file, image_id=np.array(image_ids, np.str_), key=keys, vector=vectors)
+        np.savez(file, image_id=np.array(image_ids, np.str_), key=keys, vector=vectors, made_by=np.array(made_by))
+
+
+def maker_of(part: Path) -> str:
+    """Returns what a part was made by."""
+    with np.load(part, allow_pickle=False) as found:
+        return str(found["made_by"])
 
 
 def read_part(part: Path) -> tuple[list[str], np.ndarray, np.ndarray]:

@@ -45,6 +45,11 @@ def _read_with_torch(path: Path) -> dict[str, np.ndarray]:
             f"--weights {path}: reading this file needs PyTorch: pip install 'biascxr[torch]'. Or save the state dict as "
             ".safetensors where PyTorch is, which needs nothing here."
         ) from error
+    if tuple(int(part) for part in torch.__version__.split("+")[0].split(".")[:2]) < (2, 6):
+        raise InputError(
+            f"--weights {path}: PyTorch {torch.__version__} can be made to run code by a file of weights (CVE-2025-32434): pip "
+            "install 'torch>=2.6'."
+        )
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
     except torch.serialization.pickle.UnpicklingError as error:  # what weights_only raises at anything but tensors
@@ -69,11 +74,9 @@ def _tensors_in(loaded: object, torch) -> dict | None:
     """Returns the tensors of a state dict, wherever it lies."""
     if not isinstance(loaded, Mapping):
         return None
-    tensors = {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)}
-    if tensors:
-        return tensors
     nested = (_tensors_in(loaded[nest], torch) for nest in NESTS if nest in loaded)
-    return next((found for found in nested if found), None)
+    found = next((tensors for tensors in nested if tensors), None)  # a checkpoint may hold its epoch as a tensor beside them
+    return found or {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)} or None
 
 
 def _holds_objects(path: Path, kind: str) -> InputError:

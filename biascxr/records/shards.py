@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import shutil
+import socket
 from dataclasses import asdict, dataclass, field, fields, replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -16,6 +17,7 @@ import pandas as pd
 
 from biascxr.config import SPLITS, RecordsConfig
 from biascxr.containers import Cohort
+from biascxr.errors import InputError
 from biascxr.records.image import Alteration, ImageError, encode, read_prepared
 from biascxr.records.shard_list import Shard, ShardReport, reports_of
 from biascxr.records.tfrecord import encode_example, write_record
@@ -81,6 +83,7 @@ def plan_shards(cohort: Cohort, config: RecordsConfig, folder: Path, *, earlier:
         folder: where the shards go.
         earlier: finished records of an earlier run, whose shards with an equal key are taken over.
     """
+    folder = folder.absolute()  # a worker may have been started elsewhere
     table, alterations = cohort.table, _alterations(cohort.table)
     text_columns = ("image_id", "study_id", "patient_id", "view", *(a.name for a in cohort.attributes))
     # Besides an earlier run's: those of this folder, where a run was stopped between its last shard and the stage's end.
@@ -97,7 +100,7 @@ def plan_shards(cohort: Cohort, config: RecordsConfig, folder: Path, *, earlier:
             job = ShardJob(
                 path=folder / f"{dataset_name(cohort)}-{split}.tfrecord-{index:05d}-of-{n_shards:05d}",
                 split=split,
-                images_root=cohort.images_root,
+                images_root=cohort.images_root.absolute(),
                 image_paths=[str(path) for path in own["path"]],
                 texts={name: [str(value) for value in own[name]] for name in text_columns},
                 age=own["age"].to_numpy(np.float64),
@@ -119,15 +122,20 @@ def _alterations(table: pd.DataFrame) -> list[Alteration]:
     return [Alteration(**row) for row in table[changes].to_dict("records")] if changes else []
 
 
-def _made_by() -> str:
-    """Returns the code and the libraries that decide a shard's bytes, as text."""
+def reader_versions() -> dict[str, str | None]:
+    """Returns the versions of all libraries that read images, None where one is not installed: with it, more could be read."""
     versions = {}
     for name in LIBRARIES + DICOM_LIBRARIES:
         try:
             versions[name] = version(name)
         except PackageNotFoundError:
             versions[name] = None
-    return json.dumps([code_digest(("records",)), versions])
+    return versions
+
+
+def _made_by() -> str:
+    """Returns the code and the libraries that decide a shard's bytes, as text."""
+    return json.dumps([code_digest(("records",)), reader_versions()])
 
 
 def shard_key(job: ShardJob, made_by: str) -> str:
@@ -198,6 +206,12 @@ def _taken_over(job: ShardJob) -> ShardReport | None:
 
 
 def _made(job: ShardJob) -> ShardReport:
+    if job.key and shard_key(job, _made_by()) != job.key:
+        raise InputError(
+            f"On {socket.gethostname()}, the images of a shard are others than where the run was started (by size or time, or "
+            "not there at all), or other versions of the libraries that read them are installed. All workers need the same "
+            "files under the same paths and the same versions; and images must not change while a run is at work."
+        )
     cv2.setNumThreads(1)  # parallel over shards, not inside one
     rejected, n_records = [], 0
     with written_whole(job.path) as temporary:

@@ -1,6 +1,7 @@
 """Embedding the records: the cohort's order, full batches, resumed by shard. A stand-in encoder keeps vectors plain."""
 
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -8,7 +9,8 @@ import pytest
 
 from biascxr.config import SPLITS, EmbeddingsConfig, RecordsConfig
 from biascxr.containers import EmbeddingSet
-from biascxr.embeddings import ENCODERS, Encoder, build_embeddings, find_encoder
+from biascxr.embeddings import ENCODERS, Encoder, build, build_embeddings, find_encoder, store
+from biascxr.embeddings.shards import EmbedJob, embed_shard
 from biascxr.errors import InputError
 from biascxr.records import build_records, read_grey, standardise
 
@@ -47,6 +49,28 @@ class Stands:
         return self.encoder
 
 
+def test_a_worker_that_finds_another_encoder_than_the_run_does_is_refused(cohort, records, tmp_path):
+    class Others(Moments):
+        def card(self):
+            return super().card() | {"fingerprint": "other weights"}
+
+    job = EmbedJob(next(records.glob("*train*")), tmp_path / "part.npz", Stands(Others(), 3), "a maker", "moments")
+    with pytest.raises(InputError, match="finds other weights under --weights"):
+        embed_shard(job)
+    assert not job.part.exists()
+
+
+def test_the_key_of_a_vector_holds_the_code_and_the_libraries_that_make_it(monkeypatch):
+    card = {"fingerprint": "moments", "runtime": "keras"}
+    made = store.made_by(card, ("numpy",))
+    assert "keras" in made and f"numpy {np.__version__}" in made
+    monkeypatch.setattr(store, "code_digest", lambda names: "0" * 64)
+    assert store.made_by(card, ("numpy",)) != made
+    assert store.row_key(b"image", made) != store.row_key(b"image", store.made_by(card, ("numpy",)))
+    places = [build.__file__.replace("build.py", f"{name.split('/')[1]}.py") for name in store.COMPUTING]
+    assert all(Path(place).is_file() for place in places)
+
+
 @pytest.fixture
 def cohort(tiny_images, make_cohort):
     """The splits take turns down the table, so that no shard holds neighbouring rows."""
@@ -69,7 +93,7 @@ def expected(cohort, image_ids):
     return Moments().encode(images)
 
 
-def build(cohort, records, tmp_path, name="embeddings", batch=3, encoder=None, earlier=None):
+def embed(cohort, records, tmp_path, name="embeddings", batch=3, encoder=None, earlier=None):
     folder = tmp_path / name
     folder.mkdir(exist_ok=True)
     made = build_embeddings(cohort, records, folder, Stands(encoder or Moments(), batch), earlier=earlier)
@@ -77,7 +101,7 @@ def build(cohort, records, tmp_path, name="embeddings", batch=3, encoder=None, e
 
 
 def test_vectors_stand_in_the_cohorts_order_without_the_rejected(cohort, records, tmp_path):
-    _, embeddings = build(cohort, records, tmp_path)
+    _, embeddings = embed(cohort, records, tmp_path)
     assert embeddings.image_id.tolist() == [i for i in cohort.table["image_id"] if i != "image_007"]
     assert (embeddings.view_id == 0).all()
     np.testing.assert_array_equal(embeddings.vectors, expected(cohort, embeddings.image_id))
@@ -85,7 +109,7 @@ def test_vectors_stand_in_the_cohorts_order_without_the_rejected(cohort, records
 
 def test_order_follows_the_cohort_not_the_records(cohort, records, tmp_path):
     turned = cohort.rows(cohort.table["image_id"].to_numpy()[::-1])
-    _, embeddings = build(turned, records, tmp_path)
+    _, embeddings = embed(turned, records, tmp_path)
     assert embeddings.image_id.tolist() == [i for i in turned.table["image_id"] if i != "image_007"]
     np.testing.assert_array_equal(embeddings.vectors, expected(cohort, embeddings.image_id))
 
@@ -93,13 +117,13 @@ def test_order_follows_the_cohort_not_the_records(cohort, records, tmp_path):
 @pytest.mark.parametrize("batch", [1, 3, 4, 16])
 def test_batches_are_always_full(cohort, records, tmp_path, batch):
     encoder = Moments()
-    _, embeddings = build(cohort, records, tmp_path, batch=batch, encoder=encoder)
+    _, embeddings = embed(cohort, records, tmp_path, batch=batch, encoder=encoder)
     assert set(encoder.batches) == {batch}
     np.testing.assert_array_equal(embeddings.vectors, expected(cohort, embeddings.image_id))
 
 
 def test_the_store_is_loaded_as_it_was_made_and_nothing_else_is_left(cohort, records, tmp_path):
-    folder, embeddings = build(cohort, records, tmp_path)
+    folder, embeddings = embed(cohort, records, tmp_path)
     embeddings.save(folder)
     again = EmbeddingSet.load(folder)
     np.testing.assert_array_equal(again.vectors, embeddings.vectors)
@@ -117,32 +141,32 @@ def test_an_interrupted_build_goes_on_from_its_finished_shards(cohort, records, 
             return super().encode(images)
 
     with pytest.raises(KeyboardInterrupt):
-        build(cohort, records, tmp_path, batch=4, encoder=Stops())
+        embed(cohort, records, tmp_path, batch=4, encoder=Stops())
     assert not (tmp_path / "embeddings" / "vectors.npy").exists()
     encoder = Moments()
-    _, embeddings = build(cohort, records, tmp_path, batch=4, encoder=encoder)
-    _, whole = build(cohort, records, tmp_path, name="whole", batch=4)
+    _, embeddings = embed(cohort, records, tmp_path, batch=4, encoder=encoder)
+    _, whole = embed(cohort, records, tmp_path, name="whole", batch=4)
     assert len(encoder.batches) == 12 - 5  # twelve shards of at most four images
     assert (tmp_path / "embeddings" / "vectors.npy").read_bytes() == (tmp_path / "whole" / "vectors.npy").read_bytes()
     np.testing.assert_array_equal(embeddings.vectors, whole.vectors)
 
 
 def test_one_changed_image_costs_one_vector_and_nothing_else_is_made_again(cohort, records, tmp_path):
-    first, before = build(cohort, records, tmp_path)
+    first, before = embed(cohort, records, tmp_path)
     changed = cohort.images_root / cohort.table["path"].iloc[11]
     cv2.imwrite(str(changed), 255 - read_grey(changed))
     again = tmp_path / "records_again"
     again.mkdir()
     build_records(cohort, RecordsConfig(image_size=SIZE, rows_per_shard=4), again, n_workers=1)
     encoder = Moments()
-    folder, after = build(cohort, again, tmp_path, name="again", encoder=encoder, earlier=first)
+    folder, after = embed(cohort, again, tmp_path, name="again", encoder=encoder, earlier=first)
     assert encoder.batches == [3]  # a full batch, of one image
     np.testing.assert_array_equal(after.vectors, expected(cohort, after.image_id))
     is_other = (after.vectors != before.vectors).any(axis=1)
     assert after.image_id[is_other].tolist() == [cohort.table["image_id"].iloc[11]]
 
     encoder = Moments()
-    whole, _ = build(cohort, again, tmp_path, name="whole", encoder=encoder)
+    whole, _ = embed(cohort, again, tmp_path, name="whole", encoder=encoder)
     assert len(encoder.batches) > 10
     for name in ("vectors.npy", "keys.npy"):
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
@@ -153,17 +177,17 @@ def test_another_encoder_takes_nothing_over(cohort, records, tmp_path):
         def card(self):
             return super().card() | {"fingerprint": "other weights"}
 
-    first, _ = build(cohort, records, tmp_path)
+    first, _ = embed(cohort, records, tmp_path)
     encoder = Others()
-    build(cohort, records, tmp_path, name="again", encoder=encoder, earlier=first)
+    embed(cohort, records, tmp_path, name="again", encoder=encoder, earlier=first)
     assert sum(encoder.batches) >= 39
 
 
 def test_an_image_that_was_added_costs_one_vector_and_order_is_the_tables(cohort, records, tmp_path):
     fewer = cohort.rows(cohort.table["image_id"].to_numpy()[:39])
-    first, _ = build(fewer, records, tmp_path)
+    first, _ = embed(fewer, records, tmp_path)
     encoder = Moments()
-    _, after = build(cohort, records, tmp_path, name="again", encoder=encoder, earlier=first)
+    _, after = embed(cohort, records, tmp_path, name="again", encoder=encoder, earlier=first)
     assert encoder.batches == [3]
     np.testing.assert_array_equal(after.vectors, expected(cohort, after.image_id))
 
@@ -173,7 +197,7 @@ def test_a_missing_shard_of_records_is_named_before_anything_is_embedded(cohort,
     gone.unlink()
     encoder = Moments()
     with pytest.raises(InputError, match=gone.name):
-        build(cohort, records, tmp_path, encoder=encoder)
+        embed(cohort, records, tmp_path, encoder=encoder)
     assert encoder.batches == []
 
 
@@ -183,7 +207,7 @@ def test_a_shard_without_images_gives_no_vectors(cohort, tmp_path):
     records = tmp_path / "records"
     records.mkdir()
     build_records(cohort, RecordsConfig(image_size=SIZE), records, n_workers=1)
-    _, embeddings = build(cohort, records, tmp_path)
+    _, embeddings = embed(cohort, records, tmp_path)
     kept = cohort.table["image_id"][cohort.table["split"] != "validation"]
     assert embeddings.image_id.tolist() == kept.tolist()
     np.testing.assert_array_equal(embeddings.vectors, expected(cohort, kept))

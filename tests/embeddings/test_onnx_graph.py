@@ -7,7 +7,7 @@ import pytest
 
 from biascxr.config import EmbeddingsConfig, RecordsConfig
 from biascxr.containers import EmbeddingSet
-from biascxr.embeddings import build, build_embeddings, onnx_graph
+from biascxr.embeddings import build, build_embeddings, find_encoder, onnx_graph
 from biascxr.embeddings.shards import EncoderSpec
 from biascxr.errors import InputError
 from biascxr.records import build_records
@@ -65,9 +65,26 @@ def test_the_cosine_of_another_network_is_far_from_one(transition, tmp_path):
     keras = pytest.importorskip("keras")
     onnx_graph.export(transition, tmp_path / "graph.onnx")
     session = onnx_graph.GraphSession(tmp_path / "graph.onnx")
-    assert onnx_graph.smallest_cosine(transition, session) > 0.999999
+    assert onnx_graph.smallest_cosine(encoder_of(transition, tmp_path), session) > 0.999999
     other = keras.models.clone_model(transition)
-    assert not onnx_graph.smallest_cosine(other, session) > 0.999
+    assert not onnx_graph.smallest_cosine(encoder_of(other, tmp_path), session) > 0.999
+    twice = keras.Model(transition.input, keras.layers.Rescaling(2.0)(transition.output))
+    assert np.isnan(onnx_graph.smallest_cosine(encoder_of(twice, tmp_path), session))
+
+
+def encoder_of(model, folder):
+    model.save(folder / "encoder.keras")
+    config = EmbeddingsConfig(weights=str(folder / "encoder.keras"), layer=model.layers[-1].name)
+    return find_encoder(config.encoder, config.weights)(config, image_size=SIZE, seed=0)
+
+
+def test_a_network_that_leaves_its_size_open_is_exported_at_that_of_the_records(tmp_path):
+    keras = pytest.importorskip("keras")
+    image = keras.Input((None, None, 1))
+    maps = keras.layers.Conv2D(5, 3, activation="relu")(image)
+    encoder = encoder_of(keras.Model(image, keras.layers.GlobalAveragePooling2D()(maps)), tmp_path)
+    onnx_graph.export(encoder.model, tmp_path / "graph.onnx", size=encoder.input_size)
+    assert onnx_graph.smallest_cosine(encoder, onnx_graph.GraphSession(tmp_path / "graph.onnx")) > 0.999999
 
 
 @pytest.fixture
@@ -88,7 +105,7 @@ def weights(stand_in, tmp_path):
 
 def embed(records, weights, folder, **given) -> EmbeddingSet:
     cohort, shards = records
-    folder.mkdir()
+    folder.mkdir(exist_ok=True)
     runtime, n_workers = given.pop("runtime", "auto"), given.pop("n_workers", 1)
     spec = EncoderSpec(EmbeddingsConfig(weights=weights, runtime=runtime, **given), SIZE, 0)
     return build_embeddings(cohort, shards, folder, spec, n_workers=n_workers)
@@ -117,8 +134,33 @@ def test_keras_computes_where_the_graph_does_not_give_the_same(records, weights,
         embed(records, weights, tmp_path / "again", runtime="onnxruntime")
 
 
+@pytest.mark.slow
+def test_what_an_interrupted_run_left_of_another_network_or_runtime_is_made_again(records, stand_in, tmp_path, monkeypatch):
+    keras = pytest.importorskip("keras")
+    stand_in().save(tmp_path / "network.keras")
+    undisturbed = embed(records, str(tmp_path / "network.keras"), tmp_path / "undisturbed")
+
+    def stop(*_, **__):
+        raise KeyboardInterrupt
+
+    for left_by in ("other weights", "other runtime"):
+        folder, path = tmp_path / left_by, tmp_path / f"{left_by}.keras"
+        model = keras.models.load_model(tmp_path / "network.keras")
+        if left_by == "other weights":
+            model.set_weights([2 * weight for weight in model.get_weights()])
+        model.save(path)
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(build, "assemble", stop)
+            embed(records, str(path), folder, runtime="auto" if left_by == "other weights" else "keras")
+        assert list(folder.glob("*.npz"))
+        made = embed(records, str(tmp_path / "network.keras"), folder)
+        np.testing.assert_array_equal(made.vectors, undisturbed.vectors)
+        assert (folder / "keys.npy").read_bytes() == (tmp_path / "undisturbed" / "keys.npy").read_bytes()
+
+
 def test_keras_computes_where_onnx_runtime_is_not_installed(records, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(onnx_graph, "is_available", lambda: False)
+    assert embed(records, weights, tmp_path / "asked", runtime="keras").card["runtime"] == "keras"
     assert embed(records, weights, tmp_path / "made").card["runtime"] == "keras"
     with pytest.raises(InputError, match=r"pip install \"biascxr\[onnx\]\""):
         embed(records, weights, tmp_path / "again", runtime="onnxruntime")

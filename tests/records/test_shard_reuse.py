@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from biascxr.config import SPLITS, RecordsConfig
+from biascxr.errors import InputError
 from biascxr.records import build_records, check_shards, read_rejected, shards
 from biascxr.records.shard_list import KEYS, SHARDS, read_shard_list
 from biascxr.run_folder import RunFolder
@@ -142,6 +143,22 @@ def test_other_code_or_another_library_writes_all_of_it_again(make, cohort, read
             patch.setattr(shards, name, other)
             make(name, earlier=first)
         assert len(read) == len(cohort), name
+
+
+def test_images_under_another_root_are_read_anew(make, cohort, read, tmp_path):
+    first = make("first")
+    shutil.copytree(cohort.images_root, tmp_path / "moved")  # equal names, sizes and times
+    n_before = len(read)
+    make("again", of=dataclasses.replace(cohort, images_root=tmp_path / "moved"), earlier=first)
+    assert len(read) == 2 * n_before
+
+
+def test_a_worker_that_sees_other_images_than_the_plan_stops_the_run_and_rejects_none(cohort, tmp_path):
+    (job, *_) = shards.plan_shards(cohort, SMALL, tmp_path)
+    (cohort.images_root / job.image_paths[2]).unlink()
+    with pytest.raises(InputError, match="the images of a shard are others than where the run was started"):
+        shards.write_shard(job)
+    assert not job.path.exists()
 
 
 def test_an_altered_row_costs_its_shard_only(make, cohort, read):

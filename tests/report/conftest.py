@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 
 from biascxr.audit import audit
-from biascxr.config import AuditConfig, CohortConfig, RunConfig, to_dict
+from biascxr.config import AuditConfig, CohortConfig, EmbeddingsConfig, RunConfig, to_dict
 from biascxr.containers import Attribute, Cohort, EmbeddingSet, Predictions
 from biascxr.leakage import measure_leakage
 from biascxr.mitigation import balance_table, parse_recipes, split_data
@@ -108,6 +108,7 @@ def make_inputs(folder: Path, *, attributes=(SEX, RACE), recipes="erm, median_ba
             mapping=Path("/secretroot/m.yaml"),
             reference_labels=Path("/secretroot/r"),
         ),
+        embeddings=EmbeddingsConfig(vectors=Path("/secretroot/v.npz")),
         audit=AuditConfig(n_replicates=60),
     )
     parsed = parse_recipes(recipes)

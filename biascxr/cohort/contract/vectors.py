@@ -43,7 +43,7 @@ def near_duplicate_vectors(evidence: Evidence) -> list[Finding]:
     return [
         Finding(
             "near_duplicate_vectors",
-            is_error=share > MAX_SHARE,
+            is_error=bool(share > MAX_SHARE),
             count=n,
             message=f"{counted(n, 'image')} with a near copy in another split (cosine above {COSINE} once the mean is taken "
             f"off), all of them under another patient's id; {percent(share) if n_test else 'none'} of the test images have "

@@ -128,7 +128,8 @@ def _is_made(output: Path, settings: dict) -> bool:
 def _clear_or_refuse(output: Path, state, *, overwrite: bool) -> None:
     """Discards what is at the output, where asked to; otherwise raises InputError for what other settings made."""
     if overwrite:
-        state.discard()
+        if state.exists() and not state.is_of_these_settings():
+            state.discard()
         return
     if state.exists():
         state.check()

@@ -44,6 +44,14 @@ class TrainingState:
                 "Give the same flags to go on with it, another --output, or --overwrite to begin anew."
             )
 
+    def is_of_these_settings(self) -> bool:
+        """Returns whether `check` would let it be gone on with."""
+        try:
+            self.check()
+        except InputError:
+            return False
+        return True
+
     def discard(self) -> None:
         """Deletes the state."""
         for path in (self._folder / STATE, *self._folder.glob(BEST.format("*")), *self._folder.glob("*.npz.tmp")):

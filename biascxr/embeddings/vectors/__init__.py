@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib
 import logging
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
 from typing import ClassVar
 
@@ -75,44 +76,59 @@ def open_vectors(path: Path) -> VectorSource:
         return member(files)
     if len(files) == 1:
         return member(files[0])
-    sources, faults = [], []
+    usable, faults = [], []
     for file in files:
         try:
-            sources.append(member(file))
+            usable.append((file, member(file).image_ids))
         except InputError as error:
             faults.append(Fault(str(file), None, None, str(error)))
-    if not sources:
-        raise InputError(f"--vectors {path}: none of its {len(files):,} files can be read; the last: {faults[-1].reason}")
-    return JoinedVectors(sources, tuple(faults))
+    if not usable:
+        raise InputError(f"--vectors {path}: none of its {len(files):,} files can be read.", examples=(faults[-1].reason,))
+    return JoinedVectors(member, usable, tuple(faults))
 
 
 class JoinedVectors(VectorSource):
-    """Several files of one kind, one after the other."""
+    """Several files of one kind, one after the other; one is open at a time, however many there are.
+
+    Args:
+        member: opens a file.
+        files: each with its image_ids.
+        faults: files that cannot be used.
+    """
 
     kind: ClassVar[str] = "joined"
 
-    def __init__(self, sources: list[VectorSource], faults: tuple[Fault, ...]) -> None:
-        self._sources = sources
-        self._begins = np.cumsum([0, *map(len, sources)])
-        self.kind = sources[0].kind
-        self.image_ids = np.concatenate([s.image_ids for s in sources])
+    def __init__(
+        self, member: Callable[[Path], VectorSource], files: list[tuple[Path, np.ndarray]], faults: tuple[Fault, ...]
+    ) -> None:
+        self._member, self._files = member, [file for file, _ in files]
+        self._begins = np.cumsum([0, *(len(ids) for _, ids in files)])
+        self._open: tuple[int, VectorSource] | None = None
+        self.kind = member.kind
+        self.image_ids = np.concatenate([ids for _, ids in files])
         self.faults = faults
+
+    def _source(self, which: int) -> VectorSource:
+        if self._open is None or self._open[0] != which:
+            self._open = None  # closed before the next one is opened
+            self._open = (which, self._member(self._files[which]))
+        return self._open[1]
 
     def place(self, row: int) -> str:
         which = int(np.searchsorted(self._begins, row, side="right")) - 1
-        return self._sources[which].place(row - int(self._begins[which]))
+        return self._source(which).place(row - int(self._begins[which]))
 
     def _lengths(self) -> Iterator[int | str]:
-        for source in self._sources:
-            yield from source._lengths()
+        for which in range(len(self._files)):
+            yield from self._source(which)._lengths()
 
     def _rows(self, start: int, stop: int, into: np.ndarray) -> dict[int, str]:
         reasons: dict[int, str] = {}
-        for source, begin, end in zip(self._sources, self._begins, self._begins[1:], strict=False):
+        for which, (begin, end) in enumerate(pairwise(self._begins)):
             first, last = max(start, int(begin)), min(stop, int(end))
             if first >= last:
                 continue
-            why = source._rows(first - int(begin), last - int(begin), into[first - start : last - start])
+            why = self._source(which)._rows(first - int(begin), last - int(begin), into[first - start : last - start])
             reasons |= {first - start + row: reason for row, reason in why.items()}
         return reasons
 

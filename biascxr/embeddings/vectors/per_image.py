@@ -20,6 +20,9 @@ _UNREADABLE_ARRAY = (ValueError, OSError, EOFError, SyntaxError, TokenError, Mem
 _NAME_BYTES = 4096  # more than a record in CXR Foundation's form takes beside its floats
 
 
+FILE_ENDINGS = {"dcm", "dicom", "png", "jpg", "jpeg", "npy", "npz", "tfrecord"}
+
+
 def read_vector(path: Path, image_id: str | None = None) -> np.ndarray:
     """Reads one precomputed vector.
 
@@ -52,8 +55,22 @@ def read_raw(path: Path, image_id: str | None = None) -> np.ndarray:
 
 def names_image(named: bytes, image_id: str) -> bool:
     """Returns whether a record's `image/id` (`gs://.../<dicom_id>.dcm`, or the id alone) is this image's."""
-    name = named.decode(errors="replace").rsplit("/", 1)[-1]
-    return image_id in (name, name.rsplit(".", 1)[0])  # an id may hold dots itself, as DICOM UIDs do
+    return image_id in names_of(named.decode(errors="replace"))
+
+
+def names_of(name: str) -> Iterator[str]:
+    """Yields the image_ids that a name may stand for: itself, then without an ending of files, then parts of its path.
+
+    An id may hold dots, as DICOM UIDs do, and slashes, as CheXpert's do: only endings that image files have are taken off, and
+    longer parts of a path come before shorter ones.
+    """
+    parts = name.split("/")
+    for start in range(len(parts)):
+        part = "/".join(parts[start:])
+        yield part
+        stem, dot, ending = part.rpartition(".")
+        if dot and ending.lower() in FILE_ENDINGS:
+            yield stem
 
 
 def _read_npy(path: Path, image_id: str | None) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -205,6 +206,7 @@ def test_the_fault_is_found_with_its_count_and_nothing_else(clean, rule, fault, 
     (found,) = check_contract(fault(clean))
     assert (found.rule, found.is_error, found.count) == (rule, is_error, count)
     assert words in found.message
+    json.dumps(findings_to_records([found]))  # as a run keeps it: NumPy's own types are none of JSON's
     assert (found.advice and found.examples) or rule in ("one_class_label", "split_mix", "encoder_saw_test_patients")
     assert check_contract(clean) == []  # what the fault was put into is as it was
 

@@ -7,7 +7,7 @@ import pytest
 
 from biascxr.embeddings.vectors import per_image
 from biascxr.embeddings.vectors.base import VectorError
-from biascxr.embeddings.vectors.per_image import FILE_READERS, FilePerImage, read_vector
+from biascxr.embeddings.vectors.per_image import FILE_READERS, FilePerImage, names_of, read_vector
 
 
 def block_of(paths, ids, length=16):
@@ -103,3 +103,21 @@ def test_token_vectors_and_other_maps_are_no_vector(tmp_path):
         np.save(tmp_path / "a.npy", np.zeros(shape, np.float32))
         with pytest.raises(VectorError, match="not one vector"):
             read_vector(tmp_path / "a.npy")
+
+
+@pytest.mark.parametrize(
+    ("name", "image_id", "is_it"),
+    [
+        ("d000", "d000", True),
+        ("gs://bucket/files/d000.dcm", "d000", True),
+        ("1.2.840.113619", "1.2.840.113619", True),
+        ("1.2.840.113619.dcm", "1.2.840.113619", True),
+        ("1.2.840.113619", "1.2.840", False),
+        ("d000.flip", "d000", False),
+        ("CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg", "patient00001/study1/view1_frontal", True),
+        ("CheXpert-v1.0/train/patient00001/study1/view1_frontal.jpg", "patient00001/study1/view1_frontal.jpg", True),
+        ("patient00001/study2/view1_frontal.jpg", "patient00001/study1/view1_frontal", False),
+    ],
+)
+def test_a_name_stands_for_an_image_by_itself_without_a_files_ending_or_by_the_end_of_its_path(name, image_id, is_it):
+    assert (image_id in list(names_of(name))) == is_it
