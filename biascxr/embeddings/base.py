@@ -127,15 +127,16 @@ def external_tensors(path: Path) -> list[Path]:
 
     Without the onnx library, those whose names begin as its own does: what exporters write unless they are told otherwise.
     """
-    if importlib.util.find_spec("onnx") is None or not path.is_file():
-        return sorted(p for p in path.parent.glob(f"{glob.escape(path.name)}?*") if p.suffix != ".json")
+    beside = sorted(p for p in path.parent.glob(f"{glob.escape(path.name)}?*") if p.suffix != ".json")
+    if importlib.util.find_spec("onnx") is None:
+        return beside
     import onnx
     from google.protobuf.message import DecodeError
 
     try:
         graph = onnx.load(str(path), load_external_data=False).graph
     except (DecodeError, OSError, ValueError):  # the encoder says what is wrong with it
-        return []
+        return beside
     names = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
     return [path.parent / name for name in sorted(names)]
 

@@ -70,7 +70,9 @@ def test_images_and_vectors_are_told_by_their_endings(paths, content):
 
 
 def test_other_endings_and_mixtures_are_named():
-    with pytest.raises(InputError, match=r"files ending in '\.bmp' \(2 rows\); expected images \(\.jpg, .*\.npy, \.tfrecord"):
+    with pytest.raises(
+        InputError, match=r"files ending in '\.bmp' \(2 rows\); expected images \(\.jpg, .*\.npy, \.npz, \.tfrecord"
+    ):
         content_of(pd.Series(["a.bmp", "b.bmp", "c.jpg"]))
     with pytest.raises(InputError, match="mixes images and precomputed vectors"):
         content_of(pd.Series(["a.jpg", "b.npy"]))

@@ -111,6 +111,18 @@ class TestWeightsFiles:
         found = [str(p.relative_to(tmp_path)) for p in weights_files(str(tmp_path / "m.v2"))]
         assert found == ["m.v2/saved_model.pb", "m.v2/variables/a", "m.v2/variables/b", "m.v2.card.json"]
 
+    def test_of_onnx_are_the_files_that_it_names_whatever_they_are_called(self, tmp_path):
+        onnx = pytest.importorskip("onnx")
+        values = onnx.numpy_helper.from_array(np.zeros(2000, np.float32), "w")
+        graph = onnx.helper.make_graph(
+            [onnx.helper.make_node("Identity", ["w"], ["y"])], "g", [],
+            [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [2000])], [values],
+        )  # fmt: skip
+        model = onnx.helper.make_model(graph)
+        onnx.save(model, tmp_path / "m.onnx", save_as_external_data=True, location="weights.bin", size_threshold=0)
+        (tmp_path / "m.onnx.bak").touch()
+        assert [p.name for p in weights_files(str(tmp_path / "m.onnx"))] == ["m.onnx", "weights.bin"]
+
     def test_of_onnx_are_its_tensors_too(self, tmp_path):
         for name in ("m.onnx", "m.onnx.data", "m.onnx_data", "n.onnx"):
             (tmp_path / name).write_text("x")
