@@ -42,7 +42,8 @@ def films(tmp_path_factory) -> Path:
 @pytest.fixture
 def run(films, tmp_path) -> Path:
     flags = ["--csv_path", str(films / "meta.csv"), "--weights", str(films / "network.keras"), "--image_size", str(SIZE),
-             "--labels", "Edema", "--allow", "near_duplicate_vectors", "--output_dir", str(tmp_path / "run"), "--n_workers", "1"]  # fmt: skip
+             "--labels", "Edema", "--allow", "near_duplicate_vectors",
+             "--output_dir", str(tmp_path / "run"), "--n_workers", "1"]  # fmt: skip
     run_stages(parse_flags(flags), until="embeddings")
     return tmp_path / "run"
 
@@ -99,7 +100,8 @@ def test_an_interrupted_a_stale_and_a_missing_stage_are_named(run, films):
     assert any("left by a run that was interrupted" in text for text in problems(run))
     (run / ".04_mitigation-0123456789ab.partial").rmdir()
     flags = ["--csv_path", str(films / "meta.csv"), "--weights", str(films / "network.keras"), "--image_size", str(SIZE),
-             "--labels", "Edema", "--allow", "near_duplicate_vectors", "--output_dir", str(run), "--n_workers", "1", "--no_equalize"]  # fmt: skip
+             "--labels", "Edema", "--allow", "near_duplicate_vectors",
+             "--output_dir", str(run), "--n_workers", "1", "--no_equalize"]  # fmt: skip
     run_stages(parse_flags(flags), until="records")
     assert any("was made from another 02_records" in text for text in problems(run))
     run_stages(parse_flags(flags), until="embeddings")
