@@ -103,3 +103,22 @@ def test_the_recipe_learns_from_the_views_and_a_second_run_does_nothing_again(im
     made = {stage: (path / "manifest.json").stat().st_mtime_ns for stage, path in run.stages.items()}
     again = train(images, run.folder.path)
     assert {stage: (path / "manifest.json").stat().st_mtime_ns for stage, path in again.stages.items()} == made
+
+
+@pytest.mark.slow
+def test_a_changed_film_changes_its_vector_and_those_of_its_views_and_no_other(images, run):
+    from biascxr.mitigation import parse_recipes
+
+    key = view_key(parse_recipes(RECIPE)[1])
+    image_id = ViewPlan.load(run.stages[f"cohort/{key}"]).table["image_id"].iloc[0]
+
+    def made(of: Run) -> list[tuple[np.ndarray, np.ndarray]]:
+        found = [EmbeddingSet.load(of.stages[stage]) for stage in ("embeddings", f"embeddings/{key}")]
+        return [(vectors.image_id == image_id, np.array(vectors.vectors)) for vectors in found]
+
+    before = made(run)
+    path = images / f"{image_id[1:]}.png"
+    cv2.imwrite(str(path), np.rot90(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 2))
+    for (is_its, old), (_, new) in zip(before, made(train(images, run.folder.path)), strict=True):
+        assert is_its.any() and not (old[is_its] == new[is_its]).all(axis=1).any()
+        np.testing.assert_array_equal(old[~is_its], new[~is_its])
