@@ -8,6 +8,7 @@ import importlib
 import importlib.metadata
 import logging
 import os
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -19,14 +20,14 @@ from biascxr.embeddings.base import Encoder, is_saved_model
 from biascxr.embeddings.graph_encoder import remove_graph, write_graph
 from biascxr.embeddings.keras_encoder import KerasEncoder
 from biascxr.embeddings.shards import EmbedJob, EncoderSpec, embed_shard, keep_encoder
-from biascxr.embeddings.store import VECTORS, assemble, made_by
+from biascxr.embeddings.store import KEYS, VECTORS, assemble, made_by
 from biascxr.errors import InputError, unknown_name
 from biascxr.records import require_shards
 from biascxr.work import remove_left_overs, run_jobs
 
 logger = logging.getLogger("biascxr")
 
-GRAPH = "encoder.onnx"
+GRAPH, BEFORE = "encoder.onnx", "before"
 
 ENCODERS = {
     "densenet121": "biascxr.embeddings.densenet:DenseNet121",
@@ -100,6 +101,7 @@ def build_embeddings(
     earlier = None if earlier is None else earlier.absolute()
     require_shards(records)
     remove_left_overs(folder)
+    earlier = set_aside(folder) or earlier
     encoder = spec.build()
     spec, card = choose_runtime(spec, encoder, folder)
     card |= {"made_by": made_by(card, encoder.libraries)}
@@ -131,11 +133,22 @@ def build_embeddings(
     for part in parts:
         part.unlink()
     remove_graph(folder / GRAPH)
+    shutil.rmtree(folder / BEFORE, ignore_errors=True)
     vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
     constant = int((column_spans(vectors) == 0).sum())
     if constant:
         logger.info("embeddings: %d of %d columns are constant over all images", constant, vectors.shape[1])
     return EmbeddingSet(image_ids, np.zeros(len(image_ids), np.int32), vectors, card)
+
+
+def set_aside(folder: Path) -> Path | None:
+    """Moves aside what a run made that was stopped between its last shard and the end of the stage; returns where it lies."""
+    before = folder / BEFORE
+    if (folder / KEYS).is_file() and (folder / VECTORS).is_file():
+        before.mkdir(exist_ok=True)
+        for name in (VECTORS, KEYS):  # the keys last: without them the vectors are not used
+            os.replace(folder / name, before / name)
+    return before if (before / KEYS).is_file() else None
 
 
 def column_spans(vectors: np.ndarray) -> np.ndarray:

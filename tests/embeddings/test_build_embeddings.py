@@ -172,6 +172,16 @@ def test_one_changed_image_costs_one_vector_and_nothing_else_is_made_again(cohor
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_a_run_stopped_between_its_last_shard_and_the_stages_end_embeds_nothing_again(cohort, records, tmp_path):
+    folder, before = embed(cohort, records, tmp_path)
+    kept = np.array(before.vectors)
+    encoder = Moments()
+    _, after = embed(cohort, records, tmp_path, encoder=encoder)
+    assert encoder.batches == []
+    np.testing.assert_array_equal(after.vectors, kept)
+    assert sorted(path.name for path in folder.iterdir()) == ["keys.npy", "vectors.npy"]
+
+
 def test_another_encoder_takes_nothing_over(cohort, records, tmp_path):
     class Others(Moments):
         def card(self):
