@@ -89,7 +89,7 @@ def test_who_learns_from_which_rows_and_weights(cohort, embeddings, monkeypatch)
         original = getattr(kind, name)
         monkeypatch.setattr(kind, name, lambda self, *a, **k: (what(self, *a), original(self, *a, **k))[1])
 
-    spy(Dfr, "_fit", lambda self, train, weights, validation, calibration, *_: seen.update(refit=set(calibration.image_id)))
+    spy(Dfr, "_fit", lambda self, task: seen.update(refit=set(task.calibration.image_id)))
     spy(DecisionMember, "fit", lambda self, calibration, scores: seen.setdefault(self.name, set(calibration.image_id)))
     spy(Representation, "fit", lambda self, train, weights: seen.setdefault(f"weights of {self.name}", weights))
     monkeypatch.setattr(run, "check_contract", lambda found, rules: evidence.append(found) or [])
