@@ -90,9 +90,10 @@ def test_killed_at_random_moments_and_resumed_the_records_are_those_of_an_undist
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     print(f"killed {n_killed} of {n_kills} lives; shards there after each, of {n_shards}: {there}")
-    assert n_killed >= n_kills - 2
+    assert n_killed >= max(1, n_kills - 2)
     assert there == sorted(there)  # nothing that was finished is lost
-    assert there[0] < n_shards
+    if n_workers == 1:  # two may write the few shards that were left between a look and the kill
+        assert there[0] < n_shards
     assert os.listdir(run) == ["02_records"]
     assert check_shards(run / "02_records", thorough=True) == []
     assert contents(run / "02_records") == contents(wanted)
