@@ -134,8 +134,8 @@ class EmbeddingsConfig:
     pooling: Literal["max", "avg"] = "max"
     """Global pooling of the last feature map; max as the MIMIC Racial Fairness code does."""
     runtime: Literal["auto", "keras", "onnxruntime"] = "auto"
-    """What computes a Keras network: auto takes ONNX Runtime where it is installed and there is no GPU (twice as fast on a
-    processor; checked against Keras before it is used)."""
+    """What computes a Keras network: auto takes ONNX Runtime where it is installed and there is no GPU (1.5 times as fast on
+    two cores, benchmarks/embedding_speed.py; checked against Keras before it is used)."""
     inference_batch: int = 4
     """Images per forward pass of Keras; part of the encoder's fingerprint, since it moves the last digits. 4 is fastest on a
     processor; a GPU wants 64 or more."""

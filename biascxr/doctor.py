@@ -23,7 +23,7 @@ TOLERANCE = 1e-4  # of the largest number of a vector
 EXTRAS = {
     "dicom": (("pydicom",), "DICOM images"),
     "deep": (("imagecodecs",), "JPEG of 12 and 16 bits, DICOM compressed as JPEG 2000 or JPEG-LS"),
-    "onnx": (("onnxruntime", "onnx", "tf2onnx"), "embedding on a processor, twice as fast; .onnx files"),
+    "onnx": (("onnxruntime", "onnx", "tf2onnx"), "faster embedding on a processor; .onnx files"),
     "torch": (("torch",), "PyTorch weights in .pth files"),
     "dask": (("distributed",), "several machines, --scheduler"),
 }

@@ -17,8 +17,9 @@ from pathlib import Path
 
 import biascxr
 from biascxr.config import RunConfig, to_dict
-from biascxr.embedding_store import cohort_digests, cohort_of_store, copy_cohort, open_store, store_digest
-from biascxr.run_checks import check_audit, check_files, check_rejected, check_request, keep_vectors, settle_vectors
+from biascxr.embedding_stage import embed_records, embeddings
+from biascxr.embedding_store import cohort_digests, cohort_of_store, copy_cohort
+from biascxr.run_checks import check_audit, check_files, check_rejected, check_request
 from biascxr.run_folder import (
     STAGES,
     RunFolder,
@@ -27,7 +28,6 @@ from biascxr.run_folder import (
     files_digest,
     folder_name,
     log_to,
-    manifest_of,
     outputs_digest,
     run_versions,
 )
@@ -222,90 +222,6 @@ def records(run: Run) -> None:
         libraries=IMAGE_LIBRARIES,
     )
     check_rejected(run, "records", len(cohort))
-
-
-def embeddings(run: Run) -> None:
-    """Records, or files that hold a vector already -> `EmbeddingSet`."""
-    cohort = run.cohort()
-    config = run.config.embeddings
-    if config.embedding_store is not None:
-        store = config.embedding_store
-        run.stages["embeddings"] = run.folder.stage(
-            "embeddings",
-            lambda folder: keep_vectors(run, open_store(store, cohort, folder), folder),
-            inputs=run.inputs_of("cohort") | {"store": store_digest(store)},
-            settings={},
-            code=("embedding_store", "containers", "cohort"),
-        )
-        settle_vectors(run)
-        return
-    if config.vectors is not None:
-        from biascxr.embeddings import gather_from, open_vectors, vector_files
-
-        source, length = config.vectors, config.vector_length
-        run.stages["embeddings"] = run.folder.stage(
-            "embeddings",
-            lambda folder: keep_vectors(run, gather_from(open_vectors(source), cohort, folder, length), folder),
-            inputs=run.inputs_of("cohort")
-            | {"vectors": files_digest(Path("/"), [str(f.absolute()) for f in vector_files(source)])},
-            settings={"vector_length": length},
-            code=("embeddings", "records", "containers", "cohort"),
-        )
-        check_rejected(run, "embeddings", len(cohort))
-        settle_vectors(run)
-        return
-    if cohort.content == "vector":
-        check_files(run, cohort)
-
-        def build(folder: Path) -> None:
-            from biascxr.embeddings import gather_vectors
-
-            keep_vectors(run, gather_vectors(cohort, folder, vector_length=config.vector_length), folder)
-
-        run.stages["embeddings"] = run.folder.stage(
-            "embeddings",
-            build,
-            inputs=run.inputs_of("cohort") | {"vectors": files_digest(cohort.images_root, cohort.table["path"])},
-            settings={"vector_length": config.vector_length},
-            code=("embeddings", "records", "containers", "cohort"),
-        )
-        check_rejected(run, "embeddings", len(cohort))
-        settle_vectors(run)
-        return
-
-    from biascxr.embeddings import find_encoder, weights_files
-
-    weights = {f"{number}: {path.name}": file_digest(path) for number, path in enumerate(weights_files(config.weights))}
-    earlier = run.folder.path / STAGES["embeddings"]
-    run.stages["embeddings"] = run.folder.stage(
-        "embeddings",
-        lambda folder: keep_vectors(run, embed_records(run, cohort, run.stages["records"], folder, earlier), folder),
-        inputs=run.inputs_of("cohort") | records_made(run) | weights,
-        settings=to_dict(config) | {"seed": run.config.seed if config.weights == "random" else None},
-        code=("embeddings", "containers", "cohort"),
-        libraries=find_encoder(config.encoder, config.weights).libraries,
-    )
-    settle_vectors(run)
-
-
-def records_made(run: Run) -> dict[str, str]:
-    """Returns the fingerprint of the records, not of what they were made from: an image that was only touched changes none."""
-    folder = run.stages["records"]
-    return {"records": outputs_digest(folder, [name for name in manifest_of(folder)["outputs"] if name != "shard_keys.csv"])}
-
-
-def embed_records(run: Run, cohort, records: Path, folder: Path, earlier: Path | None = None):
-    """Embeds a folder of records with the run's encoder; returns the `EmbeddingSet`."""
-    from biascxr.embeddings import EncoderSpec, build_embeddings
-
-    config = run.config
-    given = config.embeddings
-    if Path(given.weights).exists():  # a worker may have been started elsewhere
-        given = replace(given, weights=str(Path(given.weights).absolute()))
-    spec = EncoderSpec(given, config.records.image_size, config.seed)
-    return build_embeddings(
-        cohort, records, folder, spec, n_workers=config.n_workers, scheduler=config.scheduler, earlier=earlier
-    )
 
 
 def mitigation(run: Run, recipe, policy: str | None = None) -> None:

@@ -7,11 +7,11 @@ import signal
 import time
 import warnings
 from contextlib import nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from unittest.mock import patch
 
 import pytest
+from work_jobs import Job, do
 
 from biascxr import work
 from biascxr.config import RecordsConfig
@@ -24,22 +24,6 @@ distributed = pytest.importorskip("distributed")
 pytestmark = [pytest.mark.slow, pytest.mark.filterwarnings("ignore:Port 8787 is already in use")]
 
 SMALL = RecordsConfig(image_size=32, rows_per_shard=2)
-
-
-@dataclass(frozen=True)
-class Job:
-    number: int
-    seconds: float = 0.0
-    act: str = ""
-
-
-def do(job):
-    time.sleep(job.seconds)
-    if job.act == "refuse":
-        raise InputError(f"job {job.number} cannot be done")
-    if job.act == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return job.number
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -86,7 +70,7 @@ def test_results_come_in_the_jobs_order(cluster, tmp_path):
     ended = []
     jobs = [Job(0, 0.5), *(Job(i) for i in range(1, 150))]  # more than go to the scheduler in one message
     results = run_jobs(do, jobs, scheduler=cluster.scheduler_address, folder=tmp_path, progress=ended.append)
-    assert list(results) == list(range(150))
+    assert [number for number, _ in results] == list(range(150))
     assert len(ended) == 150 and ended[0].number != 0
     assert list(tmp_path.iterdir()) == []
 
@@ -124,7 +108,7 @@ def test_a_scheduler_may_be_named_by_its_file(cluster, tmp_path):
     (tmp_path / "scheduler.json").write_text(json.dumps({"type": "Scheduler", "address": cluster.scheduler_address}))
     check_scheduler(str(tmp_path / "scheduler.json"))
     results = run_jobs(do, [Job(4)], scheduler=str(tmp_path / "scheduler.json"), folder=tmp_path)
-    assert list(results) == [4]
+    assert [number for number, _ in results] == [4]
 
 
 def test_what_a_user_can_mend_reaches_the_user_as_it_was_said(cluster, tmp_path):

@@ -6,11 +6,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 import pytest
 
 from biascxr.cli import main, parse_flags
-from biascxr.cohort.generic import CHEXPERT_LABELS
 from biascxr.doctor import examine
 from biascxr.errors import InputError
 from biascxr.pipeline import run_stages
@@ -19,20 +17,16 @@ N, SIZE = 24, 32
 
 
 @pytest.fixture(scope="module")
-def films(tmp_path_factory) -> Path:
+def films(tmp_path_factory, biascxr_table) -> Path:
     """A table of small films, and a small network."""
     import keras
 
     folder = tmp_path_factory.mktemp("films")
     rng = np.random.default_rng(0)
-    rows = []
     for i in range(N):
-        cv2.imwrite(str(folder / f"{i}.png"), rng.integers(0, 256, (40, 40)).astype(np.uint8))
-        rows.append(
-            {"subject_id": f"{i}", "study_id": f"s{i}", "dicom_id": f"d{i}", "path": f"{i}.png", "gender": "MF"[i % 2],
-             **dict.fromkeys(CHEXPERT_LABELS, 0.0), "Edema": float(i % 3 == 0)}
-        )  # fmt: skip
-    pd.DataFrame(rows).to_csv(folder / "meta.csv", index=False)
+        cv2.imwrite(str(folder / f"image_{i:03d}.png"), rng.integers(0, 256, (40, 40)).astype(np.uint8))
+    edema = [str(int(i % 3 == 0)) for i in range(N)]
+    biascxr_table(N, ending="png", Edema=edema, Cardiomegaly=None).to_csv(folder / "meta.csv", index=False)
     image = keras.Input((SIZE, SIZE, 1))
     maps = keras.layers.Conv2D(4, 3, kernel_initializer=keras.initializers.RandomNormal(seed=0))(image)
     keras.Model(image, keras.layers.GlobalAveragePooling2D()(maps)).save(folder / "network.keras")
@@ -109,7 +103,7 @@ def test_an_interrupted_a_stale_and_a_missing_stage_are_named(run, films):
 
 
 def test_vectors_that_were_given_are_not_compared_with_records_that_lie_there_from_before(run, films, tmp_path):
-    ids = [f"d{i}" for i in range(N)]
+    ids = [f"image_{i:03d}" for i in range(N)]
     np.savez(tmp_path / "set.npz", image_ids=np.array(ids), embeddings=np.random.default_rng(0).normal(size=(N, 4)))
     flags = ["--csv_path", str(films / "meta.csv"), "--vectors", str(tmp_path / "set.npz"), "--labels", "Edema",
              "--output_dir", str(run)]  # fmt: skip

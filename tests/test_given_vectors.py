@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from biascxr.cli import parse_flags, run_command
-from biascxr.cohort.generic import CHEXPERT_LABELS
 from biascxr.errors import InputError
 from biascxr.pipeline import run_stages
 from biascxr.records import read_rejected
@@ -18,14 +17,10 @@ N = 40
 
 
 @pytest.fixture
-def table(tmp_path) -> Path:
+def table(tmp_path, biascxr_table) -> Path:
     """A table whose images are not there."""
-    rows = [
-        {"subject_id": f"{i:03d}", "study_id": f"s{i:03d}", "dicom_id": f"d{i:03d}", "path": f"gone/{i}.png",
-         "gender": "MF"[i % 2], **dict.fromkeys(CHEXPERT_LABELS, 0.0), "Edema": float(i % 3 == 0)}
-        for i in range(N)
-    ]  # fmt: skip
-    pd.DataFrame(rows).to_csv(tmp_path / "meta.csv", index=False)
+    edema = [str(int(i % 3 == 0)) for i in range(N)]
+    biascxr_table(N, ending="png", Edema=edema, Cardiomegaly=None).to_csv(tmp_path / "meta.csv", index=False)
     return tmp_path / "meta.csv"
 
 
@@ -49,19 +44,19 @@ def flags(table: Path, *more: str) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["npz", "h5", "parquet"])
 def test_a_set_of_vectors_is_gathered_in_the_tables_order_and_missing_ones_are_named(kind, table, tmp_path):
-    ids = [f"d{i:03d}" for i in range(N)][::-1][2:]
+    ids = [f"image_{i:03d}" for i in range(N)][::-1][2:]
     vectors = np.random.default_rng(0).normal(size=(len(ids), 6)).astype(np.float32)
     source = write(kind, tmp_path, [*ids, "elsewhere"], np.concatenate([vectors, vectors[:1]]))
     run = run_stages(parse_flags(flags(table, "--vectors", str(source), "--max_rejected_share", "0.1")), until="embeddings")
     cohort, made = run.embedded()
     of = dict(zip(ids, vectors, strict=True))
     np.testing.assert_array_equal(made.vectors, np.stack([of[i] for i in cohort.table["image_id"]]))
-    assert sorted(r["image_id"] for r in read_rejected(run.stages["embeddings"])) == ["d038", "d039"]
+    assert sorted(r["image_id"] for r in read_rejected(run.stages["embeddings"])) == ["image_038", "image_039"]
     assert "records" not in run.stages
 
 
 def test_a_changed_set_is_gathered_again_and_an_unchanged_one_is_not(table, tmp_path):
-    ids = [f"d{i:03d}" for i in range(N)]
+    ids = [f"image_{i:03d}" for i in range(N)]
     source = write("npz", tmp_path, ids, np.random.default_rng(0).normal(size=(N, 4)))
     first = run_stages(parse_flags(flags(table, "--vectors", str(source))), until="embeddings")
     manifest = first.stages["embeddings"] / "manifest.json"
@@ -78,7 +73,7 @@ def test_a_changed_set_is_gathered_again_and_an_unchanged_one_is_not(table, tmp_
 def test_what_cannot_be_done_is_said_in_a_line(table, tmp_path, capfd):
     assert run_command(flags(table, "--vectors", str(tmp_path / "nowhere.npz"))) == 2
     assert "nowhere.npz" in capfd.readouterr().err
-    source = write("npz", tmp_path, [f"d{i:03d}" for i in range(N)], np.zeros((N, 4), np.float32))
+    source = write("npz", tmp_path, [f"image_{i:03d}" for i in range(N)], np.zeros((N, 4), np.float32))
     with pytest.raises(InputError, match="Name cell_interpolation instead"):
         run_stages(
             parse_flags(flags(table, "--vectors", str(source), "--recipes", "controlled_augmentation")), until="embeddings"

@@ -10,7 +10,6 @@ import pandas as pd
 import pytest
 
 from biascxr.cli import parse_flags
-from biascxr.cohort.generic import CHEXPERT_LABELS
 from biascxr.containers import VIEW_COLUMNS, EmbeddingSet, Predictions, ViewPlan
 from biascxr.pipeline import Run, run_stages
 from biascxr.view_stages import view_key
@@ -20,23 +19,19 @@ RECIPE = "controlled_augmentation(attributes=[sex], min_cell=3, max_views=2)"
 
 
 @pytest.fixture(scope="module")
-def images(tmp_path_factory) -> Path:
+def images(tmp_path_factory, biascxr_table) -> Path:
     """A table of small films, one woman for each four men, and an encoder: eight fixed filters, averaged over the film."""
     import keras
 
     folder = tmp_path_factory.mktemp("films")
     rng = np.random.default_rng(0)
-    rows = []
-    for i in range(N_PATIENTS):
-        has_edema = bool(rng.random() < 0.5)
-        film = cv2.GaussianBlur(rng.integers(0, 256, (48, 40)).astype(np.uint8), (0, 0), 1 + 2 * has_edema)
-        cv2.imwrite(str(folder / f"{i:03d}.png"), film)
-        rows.append(
-            {"subject_id": f"{i:03d}", "study_id": f"s{i:03d}", "dicom_id": f"d{i:03d}", "path": f"{i:03d}.png",
-             "gender": "F" if i % 5 == 0 else "M", "race": "WHITE", "anchor_age": 50,
-             **dict.fromkeys(CHEXPERT_LABELS, 0.0), "Edema": float(has_edema)}
-        )  # fmt: skip
-    pd.DataFrame(rows).to_csv(folder / "meta.csv", index=False)
+    has_edema = rng.random(N_PATIENTS) < 0.5
+    for i, is_wet in enumerate(has_edema):
+        film = cv2.GaussianBlur(rng.integers(0, 256, (48, 40)).astype(np.uint8), (0, 0), 1 + 2 * is_wet)
+        cv2.imwrite(str(folder / f"image_{i:03d}.png"), film)
+    sexes = ["F" if i % 5 == 0 else "M" for i in range(N_PATIENTS)]
+    table = biascxr_table(N_PATIENTS, ending="png", gender=sexes, Edema=has_edema.astype(int).astype(str), Cardiomegaly=None)
+    table.to_csv(folder / "meta.csv", index=False)
     film = keras.Input((SIZE, SIZE, 1))
     maps = keras.layers.Conv2D(8, 5, activation="relu", kernel_initializer=keras.initializers.RandomNormal(seed=0))(film)
     keras.Model(film, keras.layers.GlobalAveragePooling2D()(maps)).save(folder / "encoder.keras")
@@ -73,7 +68,7 @@ def test_views_are_embedded_as_images_and_only_training_patients_of_the_rare_cel
     # An image's own vector follows from its film alone, and a view's from its film and its changes: done here by hand.
     encoder = keras.models.load_model(images / "encoder.keras")
     row = plan.iloc[0]
-    film = cv2.imread(str(images / f"{row['image_id'][1:]}.png"), cv2.IMREAD_GRAYSCALE)
+    film = cv2.imread(str(images / f"{row['image_id']}.png"), cv2.IMREAD_GRAYSCALE)
     film = cv2.equalizeHist(cv2.resize(film, (SIZE, SIZE), interpolation=cv2.INTER_AREA))
     turn = cv2.getRotationMatrix2D(((SIZE - 1) / 2, (SIZE - 1) / 2), row["rotation"], 1.0)
     turn[:, 2] += row["shift_x"] * SIZE, row["shift_y"] * SIZE
@@ -95,7 +90,7 @@ def test_the_recipe_learns_from_the_views_and_a_second_run_does_nothing_again(im
     erm = run.stages["mitigation/erm"]
     with_views, plain = (Predictions.load(f / "predictions.parquet", run.cohort().attributes) for f in (folder, erm))
     assert not np.array_equal(with_views.scores, plain.scores)
-    balance = pd.read_csv(folder / "balance.csv").set_index("when")
+    balance = pd.read_csv(folder / "balance.csv").query("attribute == 'sex'").set_index("when")
     is_train = run.cohort().table["split"] == "train"
     sizes = run.cohort().table.loc[is_train, "sex"].value_counts()
     # The rare cell is filled up to the median of the two sizes, by views alone: the images themselves all stay.
@@ -117,7 +112,7 @@ def test_a_changed_film_changes_its_vector_and_those_of_its_views_and_no_other(i
         return [(vectors.image_id == image_id, np.array(vectors.vectors)) for vectors in found]
 
     before = made(run)
-    path = images / f"{image_id[1:]}.png"
+    path = images / f"{image_id}.png"
     cv2.imwrite(str(path), np.rot90(cv2.imread(str(path), cv2.IMREAD_GRAYSCALE), 2))
     for (is_its, old), (_, new) in zip(before, made(train(images, run.folder.path)), strict=True):
         assert is_its.any() and not (old[is_its] == new[is_its]).all(axis=1).any()

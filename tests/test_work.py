@@ -1,34 +1,17 @@
 """Many jobs: results in order, workers that die, files that are whole or not there."""
 
 import os
-import signal
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from work_jobs import Job, do
 
 from biascxr import work
 from biascxr.errors import InputError
 from biascxr.work import check_scheduler, remove_left_overs, run_jobs, written_whole
-
-
-@dataclass(frozen=True)
-class Job:
-    number: int
-    seconds: float = 0.0
-    act: str = ""
-
-
-def do(job):
-    time.sleep(job.seconds)
-    if job.act == "refuse":
-        raise InputError(f"job {job.number} cannot be done")
-    if job.act == "die":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return job.number, os.getpid()
 
 
 @pytest.mark.parametrize("n_workers", [1, 2])

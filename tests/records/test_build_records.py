@@ -40,13 +40,6 @@ def listed(folder):
 
 
 @pytest.fixture
-def cohort(tiny_images, make_cohort):
-    files = sorted(f.name for f in tiny_images.iterdir())
-    split = np.repeat(SPLITS, (20, 6, 4, 10))
-    return make_cohort([f.split(".")[0] for f in files], files, tiny_images, split=split)
-
-
-@pytest.fixture
 def built(cohort, tmp_path):
     folder = tmp_path / "records"
     folder.mkdir()

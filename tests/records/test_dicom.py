@@ -6,36 +6,13 @@ import sys
 
 import numpy as np
 import pytest
+from made_dicom import dicom_bytes
 
 from biascxr.errors import InputError
 from biascxr.records import ImageError, read_grey
 from biascxr.records.dicom import read_dicom
 
 pydicom = pytest.importorskip("pydicom")
-
-
-def dicom(pixels, *, meaning="MONOCHROME2", **more):
-    """Returns the bytes of an uncompressed DICOM file that holds these pixels."""
-    pixels = np.asarray(pixels)
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
-    dataset.SOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    dataset.Rows, dataset.Columns = pixels.shape[:2]
-    dataset.SamplesPerPixel = 1 if pixels.ndim == 2 else pixels.shape[2]
-    if pixels.ndim == 3:
-        dataset.PlanarConfiguration = 0
-    bits = 8 * pixels.dtype.itemsize
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = bits, bits, bits - 1, 0
-    dataset.PhotometricInterpretation = meaning
-    for name, value in more.items():
-        setattr(dataset, name, value)
-    dataset["PixelData"] = pydicom.DataElement("PixelData", "OW" if bits > 8 else "OB", pixels.tobytes())
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
 
 
 @pytest.fixture
@@ -58,20 +35,20 @@ def stretched(values):
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
 def test_the_range_is_stretched_to_eight_bits(write, dtype):
     pixels = (RAMP // 16).astype(dtype)
-    image = read_dicom(write(dicom(pixels)))
+    image = read_dicom(write(dicom_bytes(pixels)))
     assert image.dtype == np.uint8
     assert (image.min(), image.max()) == (0, 255)
     np.testing.assert_array_equal(image, stretched(pixels))
 
 
 def test_monochrome1_is_inverted(write):
-    one, two = (read_dicom(write(dicom(RAMP, meaning=m), f"{m}.dcm")) for m in ("MONOCHROME1", "MONOCHROME2"))
+    one, two = (read_dicom(write(dicom_bytes(RAMP, meaning=m), f"{m}.dcm")) for m in ("MONOCHROME1", "MONOCHROME2"))
     np.testing.assert_array_equal(one, 255 - two)
 
 
 def compressed(syntax, pixels):
     """Returns the bytes of a DICOM file whose pixels are compressed: RLE by pydicom, the others by Pillow."""
-    dataset = pydicom.dcmread(io.BytesIO(dicom(pixels)))
+    dataset = pydicom.dcmread(io.BytesIO(dicom_bytes(pixels)))
     if syntax == pydicom.uid.RLELossless:
         dataset.compress(syntax)
     else:
@@ -97,7 +74,7 @@ def compressed(syntax, pixels):
 )
 def test_compressed_pixels_are_those_of_the_uncompressed_file(write, make_image, syntax, dtype, tolerance):
     pixels = make_image(0).astype(dtype) * (1 if dtype == np.uint8 else 16)
-    plain = read_dicom(write(dicom(pixels), "plain.dcm"))
+    plain = read_dicom(write(dicom_bytes(pixels), "plain.dcm"))
     read = read_dicom(write(compressed(getattr(pydicom.uid, syntax), pixels), "compressed.dcm"))
     assert np.abs(read.astype(int) - plain).max() <= tolerance
 
@@ -115,14 +92,14 @@ def test_compressed_pixels_without_a_decoder_are_refused_and_the_decoder_named(w
 def test_a_window_clips_what_lies_outside(write):
     # DICOM PS3.3 C.11.2.1.2: below center - 0.5 - (width - 1) / 2 all is black, above center - 0.5 + (width - 1) / 2 white
     center, width = 1000, 1001
-    image = read_dicom(write(dicom(RAMP, WindowCenter=center, WindowWidth=width)))
+    image = read_dicom(write(dicom_bytes(RAMP, WindowCenter=center, WindowWidth=width)))
     low, high = center - 0.5 - (width - 1) / 2, center - 0.5 + (width - 1) / 2
     np.testing.assert_array_equal(image, np.rint(255 * (np.clip(RAMP, low, high) - low) / (high - low)))
 
 
 def test_the_window_applies_after_rescaling(write):
     rescaled = read_dicom(
-        write(dicom(RAMP, RescaleSlope=2, RescaleIntercept=-50, WindowCenter=1950, WindowWidth=2001), "b.dcm")
+        write(dicom_bytes(RAMP, RescaleSlope=2, RescaleIntercept=-50, WindowCenter=1950, WindowWidth=2001), "b.dcm")
     )
     low, high = 1950 - 0.5 - 1000, 1950 - 0.5 + 1000
     np.testing.assert_array_equal(rescaled, np.rint(255 * (np.clip(2.0 * RAMP - 50, low, high) - low) / (high - low)))
@@ -133,13 +110,13 @@ def test_a_lookup_table_of_the_file_is_applied(write):
     table.LUTDescriptor = [4, 0, 16]
     table.add_new(0x00283006, "US", [0, 50, 1000, 4000])
     pixels = np.arange(18 * 24, dtype=np.uint16).reshape(18, 24) % 4
-    image = read_dicom(write(dicom(pixels, VOILUTSequence=[table])))
+    image = read_dicom(write(dicom_bytes(pixels, VOILUTSequence=[table])))
     np.testing.assert_array_equal(image, stretched(np.array([0, 50, 1000, 4000])[pixels]))
 
 
 @pytest.mark.parametrize("name", ["a.dcm", "a.DCM", "a", "a.jpg"])
 def test_read_grey_knows_dicom_by_its_mark(write, name):
-    path = write(dicom(RAMP), name)
+    path = write(dicom_bytes(RAMP), name)
     np.testing.assert_array_equal(read_grey(path), read_dicom(path))
 
 
@@ -160,10 +137,10 @@ def test_a_jpeg_named_dcm_is_read_as_the_jpeg_it_is(tmp_path, make_image):
         (b"", r"^empty file"),
         (b"a note", "^not a DICOM file"),
         (b"\0" * 128 + b"DICM", "^truncated or damaged DICOM"),
-        (dicom(RAMP)[:-5], "^truncated or damaged DICOM"),
-        (dicom(RAMP)[:200], "^truncated or damaged DICOM"),
-        (dicom(np.full((18, 24), 7, np.uint16)), "^DICOM without contrast"),
-        (dicom(np.zeros((3, 4, 3), np.uint8), meaning="RGB"), "^DICOM image of RGB; expected MONOCHROME1 or MONOCHROME2"),
+        (dicom_bytes(RAMP)[:-5], "^truncated or damaged DICOM"),
+        (dicom_bytes(RAMP)[:200], "^truncated or damaged DICOM"),
+        (dicom_bytes(np.full((18, 24), 7, np.uint16)), "^DICOM without contrast"),
+        (dicom_bytes(np.zeros((3, 4, 3), np.uint8), meaning="RGB"), "^DICOM image of RGB; expected MONOCHROME1 or MONOCHROME2"),
     ],
     ids=["empty", "text", "mark only", "cut in the pixels", "cut in the header", "constant", "colour"],
 )
@@ -178,14 +155,17 @@ def test_a_missing_file_is_named(tmp_path):
 
 
 def test_several_frames_are_refused(write):
-    data = dicom(np.concatenate([RAMP, RAMP]), NumberOfFrames=2, Rows=18)
+    data = dicom_bytes(np.concatenate([RAMP, RAMP]), NumberOfFrames=2, Rows=18)
     with pytest.raises(ImageError, match=r"^DICOM of 2 frames \(animated or multi-frame\); expected one image$"):
         read_dicom(write(data))
 
 
 @pytest.mark.filterwarnings("ignore")
 def test_a_damaged_file_is_an_image_or_a_reason_never_a_crash(write):
-    data, rng = dicom(RAMP, WindowCenter=1000, WindowWidth=900, RescaleSlope=1, RescaleIntercept=0), np.random.default_rng(0)
+    data, rng = (
+        dicom_bytes(RAMP, WindowCenter=1000, WindowWidth=900, RescaleSlope=1, RescaleIntercept=0),
+        np.random.default_rng(0),
+    )
     n_refused = 0
     for _ in range(300):
         damaged = bytearray(data[: rng.integers(140, len(data) + 1)])
@@ -200,7 +180,7 @@ def test_a_damaged_file_is_an_image_or_a_reason_never_a_crash(write):
 
 
 def test_without_pydicom_the_message_says_what_to_install(write):
-    path = write(dicom(RAMP))
+    path = write(dicom_bytes(RAMP))
     program = (
         f"import sys; sys.modules['pydicom'] = None\nfrom pathlib import Path\nfrom biascxr.records.image import read_grey\n\
 try: read_grey(Path({str(path)!r}))\nexcept Exception as error: print(type(error).__name__, error)"

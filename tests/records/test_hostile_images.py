@@ -8,6 +8,7 @@ import zlib
 import cv2
 import numpy as np
 import pytest
+from made_dicom import dicom_bytes
 from PIL import Image
 
 from biascxr.config import SPLITS, RecordsConfig
@@ -61,27 +62,9 @@ def frames(form):
     return saved(images[0], form, save_all=True, append_images=images[1:])
 
 
-def dicom(pixels=None, *, is_rle=False, **more):
-    pydicom = pytest.importorskip("pydicom")
+def dicom(pixels=None, **more):
     pixels = film().astype(np.uint16) * 16 if pixels is None else pixels
-    dataset = pydicom.Dataset()
-    dataset.file_meta = pydicom.dataset.FileMetaDataset()
-    dataset.file_meta.TransferSyntaxUID = pydicom.uid.ExplicitVRLittleEndian
-    dataset.file_meta.MediaStorageSOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    dataset.file_meta.MediaStorageSOPInstanceUID = dataset.SOPInstanceUID = "1.2.3"
-    dataset.SOPClassUID = pydicom.uid.DigitalXRayImageStorageForPresentation
-    dataset.PatientName, dataset.PatientID = "Nobody^Known", "PATIENT-4711"
-    dataset.Rows, dataset.Columns = pixels.shape
-    dataset.SamplesPerPixel, dataset.PhotometricInterpretation = 1, "MONOCHROME2"
-    dataset.BitsAllocated, dataset.BitsStored, dataset.HighBit, dataset.PixelRepresentation = 16, 16, 15, 0
-    dataset["PixelData"] = pydicom.DataElement("PixelData", "OW", pixels.tobytes())
-    if is_rle:
-        dataset.compress(pydicom.uid.RLELossless)
-    for name, value in more.items():
-        setattr(dataset, name, value)
-    buffer = io.BytesIO()
-    dataset.save_as(buffer, enforce_file_format=True)
-    return buffer.getvalue()
+    return dicom_bytes(pixels, PatientName="Nobody^Known", PatientID="PATIENT-4711", **more)
 
 
 def second_half_lost(data, end):

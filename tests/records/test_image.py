@@ -15,16 +15,6 @@ from biascxr.records import ImageError, decode, read_grey, standardise
 from biascxr.records.image import encode
 
 
-@pytest.fixture
-def grey(make_image):
-    return make_image(0)
-
-
-@pytest.fixture
-def colour(make_image):
-    return np.stack([make_image(seed) for seed in (1, 2, 3)], axis=-1)
-
-
 def pillow_grey(path):
     return np.asarray(Image.open(path).convert("RGB").convert("L")).astype(int)
 

@@ -10,16 +10,6 @@ from biascxr.records import ImageError, read_grey
 from biascxr.records.image_file import tiff_number, upright
 
 
-@pytest.fixture
-def grey(make_image):
-    return make_image(0)
-
-
-@pytest.fixture
-def colour(make_image):
-    return np.stack([make_image(seed) for seed in (1, 2, 3)], axis=-1)
-
-
 def luma_601(rgb):
     return rgb.astype(float) @ (0.299, 0.587, 0.114)
 

@@ -19,13 +19,25 @@ N_IMAGES = 120
 
 STAGE = """
 import sys
+import time
 from pathlib import Path
 from biascxr.config import RecordsConfig
 from biascxr.containers import Cohort
-from biascxr.records import build_records
+from biascxr.records import build_records, shards
 from biascxr.run_folder import RunFolder
 
-if __name__ == "__main__":  # workers import this file too
+# Workers import this file too: in each of them every image takes a while, so that some are left on the fastest machine.
+read_at_once = shards.read_prepared
+
+
+def read_slowly(*image, **how):
+    time.sleep(0.01)
+    return read_at_once(*image, **how)
+
+
+shards.read_prepared = read_slowly
+
+if __name__ == "__main__":
     cohort, run, n_workers = Cohort.load(Path(sys.argv[1])), RunFolder(Path(sys.argv[2])), int(sys.argv[3])
     config = RecordsConfig(image_size=64, rows_per_shard=6)
     print("started", flush=True)
@@ -90,10 +102,9 @@ def test_killed_at_random_moments_and_resumed_the_records_are_those_of_an_undist
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
 
     print(f"killed {n_killed} of {n_kills} lives; shards there after each, of {n_shards}: {there}")
-    assert n_killed >= max(1, n_kills - 2)
+    assert n_killed >= n_kills - 2
     assert there == sorted(there)  # nothing that was finished is lost
-    if n_workers == 1:  # two may write the few shards that were left between a look and the kill
-        assert there[0] < n_shards
+    assert there[0] < n_shards
     assert os.listdir(run) == ["02_records"]
     assert check_shards(run / "02_records", thorough=True) == []
     assert contents(run / "02_records") == contents(wanted)

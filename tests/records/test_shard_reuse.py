@@ -4,23 +4,15 @@ import dataclasses
 import os
 import shutil
 
-import numpy as np
 import pytest
 
-from biascxr.config import SPLITS, RecordsConfig
+from biascxr.config import RecordsConfig
 from biascxr.errors import InputError
 from biascxr.records import build_records, check_shards, read_rejected, shards
 from biascxr.records.shard_list import KEYS, SHARDS, read_shard_list
 from biascxr.run_folder import RunFolder
 
 SMALL = RecordsConfig(image_size=32, rows_per_shard=8)
-
-
-@pytest.fixture
-def cohort(tiny_images, make_cohort):
-    files = sorted(f.name for f in tiny_images.iterdir())
-    split = np.repeat(SPLITS, (20, 6, 4, 10))
-    return make_cohort([f.split(".")[0] for f in files], files, tiny_images, split=split)
 
 
 @pytest.fixture
