@@ -131,7 +131,7 @@ def _check_unfinished(run: Path) -> Iterator[Problem]:
     for name in STAGES.values():
         for partial in sorted(run.glob(f"{name}/**/.*.partial")) + sorted(run.glob(f".{name}-*.partial")):
             yield Problem(partial, "was left by a run that was interrupted", "run the same command again to go on from it")
-    there = [name for name in RUN_STAGES if manifest_of(run / STAGES[name])]
+    there = [name for name in RUN_STAGES if any((run / STAGES[name]).glob("**/manifest.json"))]  # recipes have their own
     last = max((RUN_STAGES.index(name) for name in there), default=-1)
     for name in RUN_STAGES[: last + 1]:
         if name not in there and name != "records":  # a run from vectors has none

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import cv2
@@ -100,6 +101,16 @@ def test_an_interrupted_a_stale_and_a_missing_stage_are_named(run, films):
     assert any("was made from another 02_records" in text for text in problems(run))
     run_stages(parse_flags(flags), until="embeddings")
     assert problems(run, thorough=True) == []
+
+
+def test_a_stage_of_several_parts_is_there_and_one_that_is_gone_is_named(run):
+    for place in ("04_mitigation/erm", "05_leakage"):
+        (run / place).mkdir(parents=True)
+        (run / place / "manifest.json").write_text('{"outputs": {}}')
+    assert problems(run, thorough=True) == []
+    shutil.rmtree(run / "04_mitigation")
+    (found,) = problems(run)
+    assert "04_mitigation: is not there, while later stages are" in found
 
 
 def test_vectors_that_were_given_are_not_compared_with_records_that_lie_there_from_before(run, films, tmp_path):
