@@ -50,7 +50,11 @@ def films(n: int) -> np.ndarray:
 
 
 def write_network(folder: Path) -> None:
-    """Writes one random network: PyTorch's tensors where PyTorch is installed, and its Keras twin and graph."""
+    """Writes one random network: PyTorch's tensors where PyTorch is installed, and its Keras twin and graph.
+
+    Scales, shifts and statistics of its normalisations are drawn too. As they are initialised, exporters and runtimes would
+    leave out half of what a trained network computes there.
+    """
     from biascxr.config import EmbeddingsConfig
     from biascxr.embeddings import find_encoder
     from biascxr.embeddings.graph_encoder import write_graph
@@ -64,21 +68,43 @@ def write_network(folder: Path) -> None:
         model = torch_network()
         save_file(model.state_dict(), folder / "network.safetensors")
         weights = str(folder / "network.safetensors")
-    config = EmbeddingsConfig(weights=weights, weights_source="unit_range", pooling="avg")
+    source = "auto" if weights == "random" else "unit_range"
+    config = EmbeddingsConfig(weights=weights, weights_source=source, pooling="avg")
     encoder = find_encoder(config.encoder, config.weights)(config, image_size=SIZE, seed=0)
+    if weights == "random":
+        import keras
+
+        rng = np.random.default_rng(0)
+        for layer in encoder.model.layers:
+            if isinstance(layer, keras.layers.BatchNormalization):
+                layer.set_weights([draw(rng, layer.gamma.shape) for draw in (some_scale, some_shift, some_shift, some_scale)])
     encoder.model.save(folder / "network.keras")
     write_graph(encoder, folder / "network.onnx", encoder.card())
 
 
 def torch_network():
-    """torchvision's DenseNet121 for one channel, weights by He's rule, statistics as they are."""
+    """torchvision's DenseNet121 for one channel: weights by He's rule, normalisations drawn."""
     import torch
     import torchvision
 
     model = torchvision.models.densenet121(num_classes=14)
     model.features.conv0 = torch.nn.Conv2d(1, 64, 7, stride=2, padding=3, bias=False)
     torch.nn.init.kaiming_normal_(model.features.conv0.weight)
+    rng = np.random.default_rng(0)
+    for module in model.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            tensors = (module.weight, module.bias, module.running_mean, module.running_var)
+            for tensor, draw in zip(tensors, (some_scale, some_shift, some_shift, some_scale), strict=True):
+                tensor.data.copy_(torch.from_numpy(draw(rng, tuple(tensor.shape))))
     return model.eval()
+
+
+def some_scale(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.uniform(0.5, 1.5, shape).astype(np.float32)
+
+
+def some_shift(rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+    return rng.normal(0, 0.3, shape).astype(np.float32)
 
 
 # In the process of a racer ------------------------------------------------------------------------------------------------

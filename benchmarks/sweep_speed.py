@@ -25,6 +25,7 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+from processes import descendants
 from training_turns import machine
 
 import biascxr
@@ -100,25 +101,13 @@ class DiskReads:
             self._look()
 
     def _look(self) -> None:
-        for process in _descendants():
+        for process in descendants():
             try:
                 lines = Path(f"/proc/{process}/io").read_text().splitlines()
             except OSError:
                 continue  # it has ended since
             self._last[process] = next(int(line.split()[1]) for line in lines if line.startswith("read_bytes"))
         self._first = self._first or dict(self._last)
-
-
-def _descendants() -> list[int]:
-    """This process and all that it has started."""
-    found = [os.getpid()]
-    for process in found:
-        for task in Path(f"/proc/{process}/task").glob("*/children"):
-            try:
-                found.extend(int(child) for child in task.read_text().split())
-            except OSError:
-                continue
-    return found
 
 
 def config_of(store: Path, folder: Path, *, seeds: int, jobs: int) -> SweepConfig:

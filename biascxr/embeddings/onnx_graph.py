@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from biascxr.embeddings.onnx_rewrites import rewrite
 from biascxr.work import written_whole
 
 if TYPE_CHECKING:
@@ -27,7 +28,7 @@ def is_available() -> bool:
 
 
 def export(model, path: Path, *, size: int | None = None) -> None:
-    """Writes a Keras model as an ONNX graph, its transitions' pooling before their convolutions.
+    """Writes a Keras model as an ONNX graph, rewritten into a cheaper one of the same function.
 
     Args:
         model: images `[n, h, w, c] float32` -> vectors `[n, d]`.
@@ -41,67 +42,8 @@ def export(model, path: Path, *, size: int | None = None) -> None:
     with written_whole(path) as unfinished:
         model.export(unfinished, format="onnx", verbose=False)
         graph = onnx.load(unfinished)
-        n_moved = pool_first(graph.graph)
-        logger.debug("onnx: %d poolings moved before their convolutions", n_moved)
+        logger.debug("onnx: changes made: %s", rewrite(graph.graph))
         onnx.save(graph, unfinished)
-
-
-def pool_first(graph) -> int:
-    """Moves each average pooling before the 1x1 convolution that feeds it: the same function, a quarter of the products.
-
-    Both are linear, and a 1x1 convolution mixes channels where the pooling mixes pixels, so they commute as long as the
-    convolution adds no bias that zero padding would dilute: a pooling with padding stays where it is. DenseNet has three such
-    pairs, its transitions (Huang et al., CVPR 2017, section 3).
-
-    Args:
-        graph: an `onnx.GraphProto`, changed in place.
-
-    Returns:
-        Number of pairs exchanged.
-    """
-    maker = {output: node for node in graph.node for output in node.output}
-    readers: dict[str, int] = {}
-    for name in [name for node in graph.node for name in node.input] + [output.name for output in graph.output]:
-        readers[name] = readers.get(name, 0) + 1
-    shapes = {item.name: list(item.dims) for item in graph.initializer}
-    n_moved = 0
-    for pool in [node for node in graph.node if node.op_type == "AveragePool"]:
-        convolution = maker.get(pool.input[0])
-        if convolution is None or convolution.op_type != "Conv" or readers[pool.input[0]] != 1:
-            continue
-        attributes = {a.name: list(a.ints) for a in convolution.attribute if a.ints}
-        pads = [list(a.ints) for a in pool.attribute if a.name == "pads"]
-        is_plain = (
-            shapes.get(convolution.input[1], [0] * 4)[2:] == [1, 1]
-            and set(attributes.get("strides", [1])) == {1}
-            and set(attributes.get("pads", [0])) == {0}
-            and not any(any(p) for p in pads)
-            and not any(a.name == "auto_pad" and a.s not in (b"NOTSET", b"VALID") for a in pool.attribute)
-            and not any(a.name == "ceil_mode" and a.i for a in pool.attribute)
-        )
-        if not is_plain:
-            continue
-        before, between, after = convolution.input[0], pool.input[0], pool.output[0]
-        pool.input[0], pool.output[0] = before, between
-        convolution.input[0], convolution.output[0] = between, after
-        n_moved += 1
-    _sort(graph)
-    return n_moved
-
-
-def _sort(graph) -> None:
-    """Puts the nodes into an order in which each stands behind what it reads, as ONNX asks for."""
-    waiting, known = list(graph.node), {item.name for item in graph.initializer} | {item.name for item in graph.input} | {""}
-    ordered = []
-    while waiting:
-        ready = [node for node in waiting if all(name in known for name in node.input)]
-        if not ready:
-            raise ValueError("The graph has a cycle, or reads what nothing makes.")
-        ordered += ready
-        known |= {name for node in ready for name in node.output}
-        waiting = [node for node in waiting if not any(node is r for r in ready)]
-    del graph.node[:]
-    graph.node.extend(ordered)
 
 
 class GraphSession:
