@@ -60,15 +60,16 @@ def write_table(folder: Path, files: list[Path], n: int) -> Path:
         path = folder / "files" / f"{i // 1000:03d}" / f"{i:06d}{files[0].suffix}"
         path.parent.mkdir(parents=True, exist_ok=True)
         os.link(files[i % len(files)], path)
-        rows.append((path.relative_to(folder), i // 2, "FM"[i // 2 % 2], 40 + i // 2 % 40, i % 2))
-    columns = ("path", "patient_id", "sex", "age", "Edema")
+        rows.append((path.relative_to(folder), i // 2, i, path.stem, "FM"[i // 2 % 2], 40 + i // 2 % 40, i % 2))
+    columns = ("path", "subject_id", "study_id", "dicom_id", "gender", "age", "Edema")
     pd.DataFrame(rows, columns=columns).to_csv(folder / "meta.csv", index=False)
     return folder / "meta.csv"
 
 
 def run(folder: Path, table: Path, weights: str, *flags: str) -> Taken:
     command = [sys.executable, "-m", "biascxr.cli", "embeddings", "--csv_path", str(table), "--output_dir", str(folder)]
-    return watched([*command, "--weights", weights, *flags], folder.with_suffix(".log"))
+    command += ["--weights", weights, "--allow", "near_duplicate_vectors"]  # many names for few films
+    return watched([*command, *flags], folder.with_suffix(".log"))
 
 
 # Speed --------------------------------------------------------------------------------------------------------------------
