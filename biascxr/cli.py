@@ -16,7 +16,7 @@ from pathlib import Path
 import tyro
 
 from biascxr.config import EmbeddingsConfig, MitigationConfig, RunConfig, SweepConfig, yaml_to_flags
-from biascxr.errors import InputError
+from biascxr.errors import InputError, ends_with_its_reader
 from biascxr.run_folder import PACKAGE, STAGES
 from biascxr.verb_config import PowerConfig, SelectConfig, StandaloneConfig, TrainEncoderConfig
 
@@ -104,6 +104,7 @@ def answer(action: Callable[[], object], *, stopped: str) -> int:
 STAGES_KEPT = "finished stages and shards are kept, the same command goes on from them"
 
 
+@ends_with_its_reader
 def run_command(arguments: Sequence[str] | None = None, *, until: str = "report", prog: str = "python main.py") -> int:
     """Runs the pipeline from the command line; returns the exit status."""
     arguments = sys.argv[1:] if arguments is None else arguments
@@ -293,6 +294,7 @@ def _is_pipeline(arguments: Sequence[str]) -> bool:
     return any(a.split("=")[0] in ("--csv_path", "--demo", "--config", "--embedding_store") for a in arguments)
 
 
+@ends_with_its_reader
 def main(arguments: Sequence[str] | None = None) -> int:
     """The `biascxr` command: `biascxr VERB FLAGS`."""
     arguments = list(sys.argv[1:] if arguments is None else arguments)

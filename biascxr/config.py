@@ -103,7 +103,7 @@ class RecordsConfig:
     image_format: Literal["png", "jpeg"] = "png"
     """Codec inside the record: png keeps every grey level; jpeg (quality 95) is about a third of the size."""
     rows_per_shard: int = 256
-    """Images per shard, the unit of parallel work and of resuming."""
+    """Images per shard, the unit of parallel work and of resuming; the last shard of a split holds what is left."""
     max_rejected_share: float = 0.05
     """The run stops when more than this share of the files cannot be used."""
 

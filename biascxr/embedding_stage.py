@@ -49,7 +49,7 @@ def embeddings(run: Run) -> None:
         libraries=source.libraries,
     )
     if source.names_rejected:
-        check_rejected(run, "embeddings", len(run.cohort()))
+        check_rejected(run, "embeddings")
     settle_vectors(run)
 
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from biascxr.errors import ends_with_its_reader
 from biascxr.records.forms import KeySummary, disagreements, find_form
 from biascxr.records.shard_files import INFO_FILE, expected_shards, missing_shards, short_shard, tfrecord_files
 from biascxr.records.tfrecord import RecordError, decode_example, scan_records
@@ -36,12 +37,12 @@ class FileSummary:
     Attributes:
         path: the file.
         n_bytes: its size.
-        n_records: whole records.
+        n_records: records that it holds: whole ones, that can be read.
         form: what they were compared with.
         keys: what was seen, by key.
         disagreements: with the form, and among the records.
-        damage: records that are damaged; only looked for when asked to verify.
-        shortfall: how many records are missing by the dataset's own description; empty where none are.
+        damage: records that are damaged, and not counted in `n_records`; only looked for when asked to verify.
+        shortfall: how many of the records that the dataset's own description says it holds; empty where it holds all.
     """
 
     path: Path
@@ -93,7 +94,7 @@ def inspect_file(path: Path, *, verify: bool = False) -> FileSummary:
         raise RecordError(error.strerror or str(error)) from error
     keys = dict(sorted(keys.items()))
     form = find_form(path, keys)
-    short = short_shard(path, n_records + len(damage), expected_shards(path.parent))
+    short = short_shard(path, n_records, expected_shards(path.parent), n_damaged=len(damage))
     return FileSummary(path, n_bytes, n_records, form.name, keys, disagreements(keys, form, n_records), damage, short)
 
 
@@ -128,10 +129,11 @@ def format_summary(summary: FileSummary) -> str:
     rows += [(name, "/".join(sorted(s.types)), f"[{s.span}]", f"{s.n_records:,}", s.sample) for name, s in summary.keys.items()]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     table = ["  ".join([*(c.ljust(w) for c, w in zip(row, widths, strict=False)), row[4]]).rstrip() for row in rows]
+    damaged = f" and {len(summary.damage):,} damaged" if summary.damage else ""
     whole = "" if summary.damage else ", every CRC correct"
     lines = [
         f"{summary.path}",
-        f"  {summary.n_records:,} record{'' if summary.n_records == 1 else 's'}, {summary.n_bytes:,} bytes{whole}",
+        f"  {summary.n_records:,} record{'' if summary.n_records == 1 else 's'}{damaged}, {summary.n_bytes:,} bytes{whole}",
         f"  schema: {summary.form}",
         *(f"  {line}" for line in table),
     ]
@@ -142,7 +144,7 @@ def format_summary(summary: FileSummary) -> str:
     if summary.damage:
         lines += ["  damaged:", *(f"    - {d.reason}, at byte {d.byte_offset:,}" for d in summary.damage)]
     if summary.shortfall:
-        lines.append(f"  half a shard: {summary.shortfall}")
+        lines.append(f"  not a whole shard: {summary.shortfall}")
     return "\n".join(lines)
 
 
@@ -183,6 +185,7 @@ def to_json(answer: FileSummary | tuple[Path, str]) -> str:
     )
 
 
+@ends_with_its_reader
 def main(arguments: list[str] | None = None) -> int:
     """Inspects the files named on the command line; returns 0, or 1 if one of them cannot be read or is not whole."""
     parser = argparse.ArgumentParser(

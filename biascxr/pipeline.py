@@ -221,7 +221,7 @@ def records(run: Run) -> None:
         code=("records",),
         libraries=IMAGE_LIBRARIES,
     )
-    check_rejected(run, "records", len(cohort))
+    check_rejected(run, "records")
 
 
 def mitigation(run: Run, recipe, policy: str | None = None) -> None:

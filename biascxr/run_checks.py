@@ -83,11 +83,11 @@ def check_files(run: Run, cohort) -> None:
     settle_findings(check_contract(Evidence(cohort=cohort), rules=["missing_files"], allow=run.config.cohort.allow))
 
 
-def check_rejected(run: Run, stage: str, n_total: int) -> None:
-    """Stops the run when too many files could not be used; the stage is kept, so a higher share goes on from it."""
+def check_rejected(run: Run, stage: str) -> None:
+    """Stops the run when too many files, or all of a split, could not be used; the stage is kept, so a higher share goes on."""
     from biascxr.records import check_rejected as check
 
-    check(run.stages[stage], n_total, run.config.records.max_rejected_share)
+    check(run.stages[stage], run.cohort(), run.config.records.max_rejected_share)
 
 
 def keep_vectors(run: Run, made, folder: Path) -> None:

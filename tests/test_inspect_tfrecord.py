@@ -1,6 +1,7 @@
 """`python -m biascxr.inspect_tfrecord FILE...`: an answer for our records and anyone else's, an error for what is none."""
 
 import json
+import os
 import subprocess
 import sys
 
@@ -203,7 +204,7 @@ class TestVerify:
         self.damage(five, size + 100, 3 * size + 4000)
         assert main(["--verify", str(five)]) == 1
         out = capsys.readouterr().out
-        assert "3 records, " in out and "every CRC correct" not in out
+        assert "3 records and 2 damaged, " in out and "every CRC correct" not in out
         assert (
             f"    - record 1 is damaged (CRC), at byte {size:,}\n    - record 3 is damaged (CRC), at byte {3 * size:,}" in out
         )
@@ -305,8 +306,25 @@ class TestFolders:
         assert main([str(folder)]) == 1
         out, err = capsys.readouterr()
         assert "biascxr_generic-test.tfrecord-00000-of-00001: missing shard (dataset_info.json says 5 records)" in err
-        assert "half a shard: holds 1 of 5 records (dataset_info.json)" in out
+        assert "not a whole shard: holds 1 of 5 records (dataset_info.json)" in out
         assert main([str(half)]) == 1 and main([str(our_shard)]) == 0
+
+    def test_a_damaged_record_is_not_held(self, our_shard, capsys):
+        shard = our_shard.parent / "biascxr_generic-validation.tfrecord-00000-of-00001"
+        data = bytearray(shard.read_bytes())
+        data[40] ^= 1  # in the first record
+        shard.write_bytes(data)
+        assert main(["--verify", str(shard)]) == 1
+        assert "not a whole shard: holds 4 and 1 damaged of 5 records (dataset_info.json)" in capsys.readouterr().out
+        shard.write_bytes(data[:-1])  # the last one is cut off too
+        assert main(["--verify", "--json", str(shard)]) == 1
+        answer = json.loads(capsys.readouterr().out)
+        assert (answer["n_records"], len(answer["damaged"])) == (3, 2)
+        assert answer["shortfall"] == "holds 3 and 2 damaged of 5 records (dataset_info.json)"
+        length = int.from_bytes(data[:8], "little")
+        shard.write_bytes(data[: length + 30])  # four are lost: of the second only the beginning is there
+        summary = inspect_file(shard, verify=True)
+        assert summary.shortfall == "holds 0 and 2 damaged of 5 records (dataset_info.json)"
 
     def test_tensorflow_datasets_itself_finds_our_expectation_right(self, our_shard):
         tfds = pytest.importorskip("tensorflow_datasets")
@@ -383,3 +401,51 @@ def test_as_a_command_it_answers_and_loads_no_tensorflow(tmp_path):
     done = subprocess.run([sys.executable, "-m", "biascxr.inspect_tfrecord", str(path)], capture_output=True, text=True)
     assert done.returncode == 0
     assert "CXR Foundation vectors" in done.stdout
+
+
+class TestNobodyReads:
+    """`biascxr inspect ... | head -1`: once nobody reads, the command ends and says nothing."""
+
+    def status(self, *command, **how):
+        """Runs a command whose output goes into a pipe that nobody reads."""
+        unread, end = os.pipe()
+        os.close(unread)
+        try:
+            done = subprocess.run([sys.executable, *map(str, command)], stdout=end, text=True, **how)
+        finally:
+            os.close(end)
+        return done.returncode, done.stderr
+
+    @pytest.mark.parametrize(
+        "command", [["-m", "biascxr.cli", "inspect"], ["-m", "biascxr.inspect_tfrecord"]], ids=["verb", "module"]
+    )
+    @pytest.mark.parametrize("unbuffered", ["", "1"], ids=["buffered", "unbuffered"])
+    def test_the_command_ends_quietly(self, tmp_path, command, unbuffered):
+        path = write(tmp_path / "a.tfrecord", foundation(1))
+        environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+        for flags in (["--json"], []):
+            told = self.status(*command, *flags, path, path, stderr=subprocess.PIPE, env=environment)
+            assert told == (141, "")
+        told = self.status(*command, path, stderr=subprocess.STDOUT, env=environment)
+        assert told == (141, None)
+
+    @pytest.mark.parametrize("verb", [["--help"], ["inspect", "--help"], ["phantom", "--help"]], ids=" ".join)
+    def test_so_do_the_other_verbs(self, verb):
+        status, said = self.status("-m", "biascxr.cli", *verb, stderr=subprocess.PIPE)
+        assert said == "" and status in (0, 1, 141)  # argparse and rich, which show some of the help, have ends of their own
+
+    def test_a_closed_output_is_no_error(self, tmp_path):
+        path = write(tmp_path / "a.tfrecord", foundation(1))
+        shell = f'"{sys.executable}" -m biascxr.inspect_tfrecord "{path}" >&-'
+        done = subprocess.run(shell, shell=True, stderr=subprocess.PIPE, text=True)
+        assert (done.returncode, done.stderr) == (0, "")
+
+    def test_another_broken_pipe_stays_an_error(self):
+        code = (
+            "from biascxr.errors import ends_with_its_reader\n"
+            "@ends_with_its_reader\n"
+            "def command(): raise BrokenPipeError('of a connection')\n"
+            "command()"
+        )
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        assert done.returncode == 1 and "BrokenPipeError: of a connection" in done.stderr

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from biascxr.config import RecordsConfig
+from biascxr.config import SPLITS, RecordsConfig
 from biascxr.containers import Cohort
 from biascxr.errors import InputError
 from biascxr.records.metadata import write_tfds_metadata
@@ -68,22 +68,44 @@ def build_records(
     remove_left_overs(folder)
 
 
-def check_rejected(folder: Path, n_total: int, max_share: float) -> None:
-    """Stops the run when too many files were rejected; otherwise logs how many, by reason.
+def check_rejected(folder: Path, cohort: Cohort, max_share: float) -> None:
+    """Stops the run when too many files were rejected, or all of a split; otherwise logs how many, by reason.
+
+    Args:
+        folder: finished records or vectors, with their `rejected.csv`.
+        cohort: the rows that they were made from. A split that has no row in it was never wanted, and is not missed.
+        max_share: largest share of rejected rows to go on with.
 
     Raises:
-        InputError: more than `max_share` of `n_total` were rejected, or all of them.
+        InputError: more than `max_share` of the rows were rejected, or all of them, or all of a split.
     """
     rejected = read_rejected(folder)
     if not rejected:
         return
-    reasons = Counter(row["reason"].split(" (")[0] for row in rejected)
-    listed = "; ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(6))
-    share = len(rejected) / n_total
-    message = f"{len(rejected):,} of {n_total:,} files ({share:.1%}) cannot be used: {listed}. See {folder / 'rejected.csv'}"
-    if share > max_share or len(rejected) == n_total:
+    table = folder / "rejected.csv"
+    share = len(rejected) / len(cohort)
+    message = f"{len(rejected):,} of {len(cohort):,} files ({share:.1%}) cannot be used: {_by_reason(rejected)}. See {table}"
+    if share > max_share or len(rejected) == len(cohort):
         raise InputError(
             f"{message}. That is more than --max_rejected_share {max_share:g}: check --images_root and the paths in the "
             "table, or raise the share to go on without these files."
         )
+    split_of = dict(zip(cohort.table["image_id"], cohort.table["split"], strict=True))
+    lost = []
+    for split in SPLITS:
+        rows = [row for row in rejected if split_of[row["image_id"]] == split]
+        if rows and len(rows) == len(cohort.split_rows(split)):
+            lost.append(f"{split}: all {len(rows):,} of its files were rejected ({_by_reason(rows)})")
+    if lost:
+        raise InputError(
+            f"No image is left in a split that has to be learned from or judged on. {'; '.join(lost)}. See {table}: complete "
+            "or mend these files; or leave their rows out of the table and have all splits drawn from the others with "
+            "--split_source random."
+        )
     logger.warning("%s: the run goes on without them.", message)
+
+
+def _by_reason(rejected: list[dict]) -> str:
+    """Returns how many files were rejected for which reason, the six most frequent ones."""
+    reasons = Counter(row["reason"].split(" (")[0] for row in rejected)
+    return "; ".join(f"{n:,} {reason}" for reason, n in reasons.most_common(6))

@@ -37,8 +37,8 @@ def read_dicom(path: Path) -> np.ndarray:
         `[height, width] uint8`.
 
     Raises:
-        ImageError: missing, truncated, not DICOM, several frames, no grey image, a rescale or window that is no number, or a
-            header that does not fit the pixels; the message is the reason.
+        ImageError: missing, truncated, not DICOM, several frames, no grey image, one grey level (in the file, or within its
+            window), a rescale or window that is no number, or a header that does not fit the pixels; the message is the reason.
         InputError: pydicom is not installed.
     """
     data = read_file(path)

@@ -40,8 +40,8 @@ def read_grey(path: Path) -> np.ndarray:
         `[height, width] uint8`.
 
     Raises:
-        ImageError: missing, empty, not an image, truncated, animated, or of a size that no radiograph has; the message is the
-            reason.
+        ImageError: missing, empty, not an image, truncated, animated, of one grey level, or of a size that no radiograph has;
+            the message is the reason.
         InputError: a DICOM file, and pydicom is not installed.
     """
     return read_film(path, size=None).pixels

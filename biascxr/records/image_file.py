@@ -155,6 +155,29 @@ def luma(pixels: np.ndarray, *, is_bgr: bool = True) -> np.ndarray:
     return cv2.cvtColor(pixels[..., :3], cv2.COLOR_BGR2GRAY if is_bgr else cv2.COLOR_RGB2GRAY)
 
 
+def is_flat(pixels: np.ndarray) -> bool:
+    """Returns whether every pixel has one value."""
+    return bool(pixels.min() == pixels.max())
+
+
+def require_contrast(grey: np.ndarray, kind: str) -> np.ndarray:
+    """Returns the grey levels as they are, if there are two at least.
+
+    The one rule for JPEG, PNG and DICOM of any depth: a film of one grey level carries no image. It is what a failed export
+    leaves; kept, it would teach a classifier that black films have the findings of their reports.
+
+    Args:
+        grey: `[height, width]`, at full scale: at a reduced one a few pixels that differ may be gone.
+        kind: names the file's kind in the reason.
+
+    Raises:
+        ImageError: every pixel has one value.
+    """
+    if is_flat(grey):
+        raise ImageError(f"{kind} without contrast (every pixel has one value)")
+    return grey
+
+
 def to_8_bits(pixels: np.ndarray, kind: str) -> np.ndarray:
     """Brings deeper grey levels to 8 bits: the image's own range is stretched to 0-255, as MIMIC-CXR-JPG was made from DICOM.
 
@@ -169,7 +192,7 @@ def to_8_bits(pixels: np.ndarray, kind: str) -> np.ndarray:
         ImageError: every pixel has one value, or a value is not finite.
     """
     pixels = pixels.astype(np.float64)
-    low, high = pixels.min(initial=np.inf), pixels.max(initial=-np.inf)
-    if not (np.isfinite(low) and np.isfinite(high) and high > low):
-        raise ImageError(f"{kind} without contrast (every pixel has one value)")
+    if not np.isfinite(pixels).all():
+        raise ImageError(f"{kind} whose grey levels are not all finite numbers")
+    low, high = require_contrast(pixels, kind).min(), pixels.max()
     return np.rint((pixels - low) * (255 / (high - low))).astype(np.uint8)

@@ -10,7 +10,17 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from biascxr.records.image_file import Header, ImageError, exif_orientation, luma, tiff_number, to_8_bits, upright
+from biascxr.records.image_file import (
+    Header,
+    ImageError,
+    exif_orientation,
+    is_flat,
+    luma,
+    require_contrast,
+    tiff_number,
+    to_8_bits,
+    upright,
+)
 
 MAGIC = b"\xff\xd8\xff"
 _END = b"\xff\xd9"
@@ -104,7 +114,7 @@ def decode_jpeg(data: bytes, *, size: int | None = None) -> tuple[np.ndarray, in
         `[ceil(height / k), ceil(width / k)] uint8`, and k, by which it was reduced: 1, 2, 4 or 8.
 
     Raises:
-        ImageError: refused by its header, truncated, damaged, or more than 8 bits and no decoder for them.
+        ImageError: refused by its header, truncated, damaged, of one grey level, or more than 8 bits and no decoder for them.
     """
     header, is_scalable = read_structure(data)
     header.check()
@@ -116,10 +126,11 @@ def decode_jpeg(data: bytes, *, size: int | None = None) -> tuple[np.ndarray, in
         try:
             with Image.open(io.BytesIO(data), formats=["JPEG"]) as image:
                 image.load()
-                if header.channels == 4:
-                    return upright(luma(np.asarray(image.convert("RGB")), is_bgr=False), header.orientation), 1
+                rgb = np.asarray(image.convert("RGB")) if header.channels == 4 else None
         except (OSError, SyntaxError, ValueError) as error:
             raise ImageError(f"truncated or damaged jpeg ({error})") from None
+        if rgb is not None:
+            return upright(require_contrast(luma(rgb, is_bgr=False), "jpeg"), header.orientation), 1
     is_full = not is_scalable or header.orientation != 1
     reduction = 1 if is_full else choose_reduction(header.height, header.width, size)
     image = _decode(data, reduction)
@@ -129,6 +140,8 @@ def decode_jpeg(data: bytes, *, size: int | None = None) -> tuple[np.ndarray, in
         raise ImageError(
             f"truncated or damaged jpeg (its data end before the {header.height} x {header.width} pixels of its header)"
         )
+    if is_flat(image):
+        require_contrast(image if reduction == 1 else _decode(data, 1), "jpeg")
     return upright(image, header.orientation), reduction
 
 

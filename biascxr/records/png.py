@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 from PIL import Image
 
-from biascxr.records.image_file import Header, ImageError, exif_orientation, luma, to_8_bits, upright
+from biascxr.records.image_file import Header, ImageError, exif_orientation, luma, require_contrast, to_8_bits, upright
 
 MAGIC = b"\x89PNG\r\n\x1a\n"
 _END = b"IEND\xaeB`\x82"
@@ -49,7 +49,7 @@ def decode_png(data: bytes) -> np.ndarray:
         `[height, width] uint8`.
 
     Raises:
-        ImageError: refused by its header, truncated or damaged.
+        ImageError: refused by its header, truncated, damaged, or of one grey level.
     """
     header = read_header(data)
     header.check()
@@ -67,4 +67,5 @@ def decode_png(data: bytes) -> np.ndarray:
     if pixels is None or pixels.shape[:2] != (header.height, header.width):
         raise ImageError("damaged png (cannot be decoded)")
     grey = luma(pixels)
-    return upright(to_8_bits(grey, "png") if grey.dtype == np.uint16 else grey, header.orientation)
+    grey = to_8_bits(grey, "png") if grey.dtype == np.uint16 else require_contrast(grey, "png")
+    return upright(grey, header.orientation)

@@ -101,15 +101,19 @@ def missing_shards(files: Iterable[Path], *, folders: Iterable[Path] = ()) -> di
     return missing
 
 
-def short_shard(path: Path, n_records: int, expected: dict[Path, int]) -> str:
+def short_shard(path: Path, n_records: int, expected: dict[Path, int], *, n_damaged: int = 0) -> str:
     """Returns what is wrong with a shard's number of records, or nothing.
 
     A shard that was cut off between two records has no damaged one; only its description tells that it is half a shard.
 
     Args:
         path: the shard.
-        n_records: records it holds.
+        n_records: records that it holds, which is to say that can be read.
         expected: of its folder, see `expected_shards`.
+        n_damaged: records that are there and cannot be read.
     """
     wanted = expected.get(path)
-    return "" if wanted in (None, n_records) else f"holds {n_records:,} of {wanted:,} records ({INFO_FILE})"
+    if wanted is None or (n_records, n_damaged) == (wanted, 0):
+        return ""
+    damaged = f" and {n_damaged:,} damaged" if n_damaged else ""
+    return f"holds {n_records:,}{damaged} of {wanted:,} records ({INFO_FILE})"

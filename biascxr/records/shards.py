@@ -1,4 +1,9 @@
-"""Shards: the unit of work. One shard is a pure function of its row list, written to a temporary name and renamed."""
+"""Shards: the unit of work. One shard is a pure function of its row list, written to a temporary name and renamed.
+
+The rows of a split, in table order, are cut into blocks of `rows_per_shard`; the last block holds what is left. So rows that
+are appended leave all full shards of their split as they were, and their number, which is a part of every shard's name, is no
+part of its key: taken over, they only get other names. A row that goes, or comes in between, moves all later ones of its split.
+"""
 
 from __future__ import annotations
 
@@ -75,7 +80,7 @@ def dataset_name(cohort: Cohort) -> str:
 
 
 def plan_shards(cohort: Cohort, config: RecordsConfig, folder: Path, *, earlier: Path | None = None) -> list[ShardJob]:
-    """Divides a cohort into shards, in table order within each split, whatever the number of workers.
+    """Cuts each split into blocks of `rows_per_shard` rows in table order, whatever the number of workers.
 
     Args:
         cohort: rows whose `path` is an image.
@@ -92,13 +97,11 @@ def plan_shards(cohort: Cohort, config: RecordsConfig, folder: Path, *, earlier:
     jobs = []
     for split in SPLITS:
         rows = cohort.split_rows(split)
-        if len(rows) == 0:
-            continue
-        n_shards = -(-len(rows) // config.rows_per_shard)
-        for index, part in enumerate(np.array_split(rows, n_shards)):
+        blocks = [rows[start : start + config.rows_per_shard] for start in range(0, len(rows), config.rows_per_shard)]
+        for index, part in enumerate(blocks):
             own = table.iloc[part]
             job = ShardJob(
-                path=folder / f"{dataset_name(cohort)}-{split}.tfrecord-{index:05d}-of-{n_shards:05d}",
+                path=folder / f"{dataset_name(cohort)}-{split}.tfrecord-{index:05d}-of-{len(blocks):05d}",
                 split=split,
                 images_root=cohort.images_root.absolute(),
                 image_paths=[str(path) for path in own["path"]],
@@ -139,7 +142,7 @@ def _made_by() -> str:
 
 
 def shard_key(job: ShardJob, made_by: str) -> str:
-    """Returns the SHA-256 of everything that a shard is made from: equal keys, equal bytes.
+    """Returns the SHA-256 of everything that a shard is made from: equal keys, equal bytes, whatever the shard is called.
 
     Args:
         job: the shard's rows and settings.

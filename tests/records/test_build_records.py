@@ -8,6 +8,7 @@ import re
 import numpy as np
 import pytest
 
+from biascxr.cli import parse_flags
 from biascxr.config import SPLITS, RecordsConfig
 from biascxr.errors import InputError
 from biascxr.records import (
@@ -56,7 +57,7 @@ def new_folder(tmp_path, name):
 def test_shards_are_named_in_the_tfds_form_and_listed(built):
     names = [row["name"] for row in listed(built)]
     assert names[0] == "biascxr_generic-train.tfrecord-00000-of-00003"
-    assert len(names) == 3 + 1 + 1 + 2
+    assert [int(row["n_records"]) for row in listed(built)] == [8, 8, 4, 6, 4, 8, 2]  # full blocks, and what is left
     assert all(re.fullmatch(r"biascxr_generic-\w+\.tfrecord-\d{5}-of-\d{5}", name) for name in names)
     assert sorted(names) == sorted(f.name for f in built.iterdir() if ".tfrecord" in f.name)
     for row in listed(built):
@@ -180,15 +181,15 @@ def test_tfds_reads_the_same_pixels_and_labels_with_no_code_of_ours(cohort, tmp_
 
 def test_a_shard_whose_images_are_all_rejected_is_empty_and_the_rest_is_read(cohort, tmp_path):
     tfds = pytest.importorskip("tensorflow_datasets")
-    for path in cohort.table["path"][cohort.split_rows("train")[:7]]:
+    for path in cohort.table["path"][cohort.split_rows("train")[:8]]:
         (cohort.images_root / path).unlink()
     folder = new_folder(tmp_path, "empty_shard")
     build_records(cohort, SMALL, folder, n_workers=1)
-    assert [int(r["n_records"]) for r in listed(folder) if r["split"] == "train"] == [0, 7, 6]
-    assert len(read_rejected(folder)) == 7
+    assert [int(r["n_records"]) for r in listed(folder) if r["split"] == "train"] == [0, 8, 4]
+    assert len(read_rejected(folder)) == 8
     builder = tfds.builder_from_directory(folder)
     read = [e["image_id"].decode() for e in tfds.as_numpy(builder.as_dataset(split="train"))]
-    assert sorted(read) == cohort.table["image_id"][cohort.split_rows("train")[7:]].tolist()
+    assert sorted(read) == cohort.table["image_id"][cohort.split_rows("train")[8:]].tolist()
 
 
 def test_metadata_says_what_the_features_are(built):
@@ -205,26 +206,78 @@ def test_equalization_is_an_option(cohort, tmp_path):
     np.testing.assert_array_equal(decode(record["image"][0]), plain)
 
 
+def reject(folder, names):
+    """Writes a `rejected.csv`: all files are missing but the first, which is empty."""
+    rows = [
+        {"image_id": n, "path": f"{n}.jpg", "reason": "missing file" if i else "empty file (x)"} for i, n in enumerate(names)
+    ]
+    write_rejected(folder, rows)
+
+
 class TestTheShareOfBadFiles:
-    def reject(self, folder, n):
-        rows = [{"image_id": str(i), "path": f"{i}.jpg", "reason": "missing file" if i else "empty file (x)"} for i in range(n)]
-        write_rejected(folder, rows)
+    @pytest.fixture
+    def hundred(self, make_cohort, tmp_path):
+        names = [str(i) for i in range(100)]
+        return make_cohort(names, names, tmp_path)
 
-    def test_up_to_the_share_the_run_goes_on(self, tmp_path, caplog):
-        self.reject(tmp_path, 5)
-        check_rejected(tmp_path, 100, 0.05)
-        self.reject(tmp_path, 0)
-        check_rejected(tmp_path, 100, 0.0)
+    def test_up_to_the_share_the_run_goes_on(self, tmp_path, hundred):
+        reject(tmp_path, hundred.table["image_id"][:5])
+        check_rejected(tmp_path, hundred, 0.05)
+        reject(tmp_path, [])
+        check_rejected(tmp_path, hundred, 0.0)
 
-    def test_over_the_share_the_run_stops_and_says_why(self, tmp_path):
-        self.reject(tmp_path, 6)
+    def test_over_the_share_the_run_stops_and_says_why(self, tmp_path, hundred):
+        reject(tmp_path, hundred.table["image_id"][:6])
         with pytest.raises(InputError, match=r"6 of 100 files \(6\.0%\) cannot be used: 5 missing file; 1 empty") as error:
-            check_rejected(tmp_path, 100, 0.05)
+            check_rejected(tmp_path, hundred, 0.05)
         assert "--max_rejected_share 0.05" in str(error.value)
         assert "--images_root" in str(error.value)
         assert str(tmp_path / "rejected.csv") in str(error.value)
 
-    def test_with_no_file_left_no_share_lets_it_go_on(self, tmp_path):
-        self.reject(tmp_path, 10)
-        with pytest.raises(InputError, match=r"10 of 10 files \(100\.0%\) cannot be used"):
-            check_rejected(tmp_path, 10, 1.0)
+    def test_with_no_file_left_no_share_lets_it_go_on(self, tmp_path, hundred):
+        reject(tmp_path, hundred.table["image_id"])
+        with pytest.raises(InputError, match=r"100 of 100 files \(100\.0%\) cannot be used"):
+            check_rejected(tmp_path, hundred, 1.0)
+
+
+class TestASplitThatIsLost:
+    def names(self, cohort, split):
+        return cohort.table["image_id"][cohort.table["split"] == split].tolist()
+
+    def test_the_run_stops_and_names_it_with_the_reasons(self, cohort, tmp_path):
+        reject(tmp_path, [*self.names(cohort, "calibration"), *self.names(cohort, "train")[:3]])
+        with pytest.raises(
+            InputError, match=r" calibration: all 4 of its files were rejected \(3 missing file; 1 empty file\)\. See"
+        ) as error:
+            check_rejected(tmp_path, cohort, 0.5)
+        assert "train" not in str(error.value) and "image_" not in str(error.value)
+        assert str(tmp_path / "rejected.csv") in str(error.value) and "--split_source random" in str(error.value)
+
+    def test_two_are_both_named(self, cohort, tmp_path):
+        reject(tmp_path, [*self.names(cohort, "calibration"), *self.names(cohort, "test")])
+        with pytest.raises(InputError, match=r" calibration: all 4 of .*; test: all 10 of its files were rejected"):
+            check_rejected(tmp_path, cohort, 0.5)
+
+    def test_with_one_image_left_the_run_goes_on(self, cohort, tmp_path):
+        reject(tmp_path, self.names(cohort, "calibration")[:3])
+        check_rejected(tmp_path, cohort, 0.5)
+
+    def test_a_split_that_was_empty_before_is_not_missed(self, make_cohort, tmp_path):
+        names = [f"i{i}" for i in range(10)]
+        cohort = make_cohort(names, names, tmp_path, split=["train"] * 8 + ["test"] * 2)
+        reject(tmp_path, names[:2])
+        check_rejected(tmp_path, cohort, 0.5)
+
+    def test_a_run_says_so_at_the_end_of_the_records_stage(self, tiny_images, biascxr_table):
+        from biascxr.pipeline import run_stages
+
+        split = np.repeat(SPLITS, (20, 6, 4, 10))
+        paths = sorted(f.name for f in tiny_images.iterdir())
+        biascxr_table(40, path=paths, split=split).to_csv(tiny_images / "meta.csv", index=False)
+        for name in np.array(paths)[split == "calibration"]:
+            (tiny_images / name).write_text("no image")
+        flags = ["--csv_path", str(tiny_images / "meta.csv"), "--image_size", "32", "--n_workers", "1", "--weights", "random"]
+        flags += ["--max_rejected_share", "0.5", "--split_source", "table", "--output_dir", str(tiny_images / "run")]
+        with pytest.raises(InputError, match=r"calibration: all 4 of its files were rejected \(4 not an image\)"):
+            run_stages(parse_flags(flags), until="records")
+        assert len(read_rejected(tiny_images / "run" / "02_records")) == 4  # the stage is kept

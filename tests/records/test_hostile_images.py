@@ -22,6 +22,16 @@ def film(shape=(160, 200)):
     return cv2.normalize(cv2.GaussianBlur(noise, (0, 0), 4), None, 20, 220, cv2.NORM_MINMAX).astype(np.uint8)
 
 
+def flat(level, dtype=np.uint8):
+    return np.full((160, 200), level, dtype)
+
+
+def turned():
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    return exif
+
+
 def saved(pixels, form, **options):
     image = pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
     buffer = io.BytesIO()
@@ -73,6 +83,7 @@ def second_half_lost(data, end):
 
 BOMB = r"of 20000 x 20000 pixels \(height x width\); expected 80,000,000 pixels at most"
 SMALL = r"of 1 x 1 pixels \(height x width\); expected sides of at least 16"
+FLAT = r"without contrast \(every pixel has one value\)"
 EARLY = "truncated or damaged jpeg .its data end before"
 # what the file is called -> how it is made, and the reason for which it is refused
 HOSTILE = {
@@ -102,8 +113,21 @@ HOSTILE = {
     "slope_0.dcm": (lambda: dicom(RescaleSlope=0, RescaleIntercept=0), "DICOM whose RescaleSlope is 0"),
     "intercept.dcm": (lambda: dicom(RescaleSlope=1, RescaleIntercept="nan"), "DICOM whose RescaleIntercept is nan"),
     "window.dcm": (lambda: dicom(WindowCenter=[9, 9], WindowWidth=["9", "nan"]), "DICOM whose WindowWidth is nan"),
-    "constant.dcm": (lambda: dicom(np.full((40, 40), 7, np.uint16)), "DICOM without contrast"),
-    "constant_deep.png": (lambda: png(np.full((40, 40), 700, np.uint16)), "png without contrast"),
+    "constant.dcm": (lambda: dicom(flat(7, np.uint16)), "DICOM " + FLAT),
+    "constant_8_bits.dcm": (lambda: dicom(flat(0)), "DICOM " + FLAT),
+    "constant_inverted.dcm": (lambda: dicom(flat(7, np.uint16), meaning="MONOCHROME1"), "DICOM " + FLAT),
+    "constant_in_its_window.dcm": (lambda: dicom(WindowCenter=60_000, WindowWidth=100), "DICOM " + FLAT),
+    "constant_deep.png": (lambda: png(flat(700, np.uint16)), "png " + FLAT),
+    "black.png": (lambda: png(flat(0)), "png " + FLAT),
+    "white.png": (lambda: png(flat(255)), "png " + FLAT),
+    "one_colour.png": (lambda: png(np.full((160, 200, 3), (9, 90, 200), np.uint8)), "png " + FLAT),
+    "one_bit.png": (lambda: png(Image.new("1", (200, 160), 1)), "png " + FLAT),
+    "constant_under_alpha.png": (lambda: png(np.dstack([flat(9), flat(9), flat(9), film()])), "png " + FLAT),
+    "black.jpg": (lambda: jpeg(flat(0)), "jpeg " + FLAT),
+    "mid_grey.jpg": (lambda: jpeg(flat(128)), "jpeg " + FLAT),
+    "one_colour.jpg": (lambda: jpeg(np.full((160, 200, 3), (9, 90, 200), np.uint8)), "jpeg " + FLAT),
+    "constant_cmyk.jpg": (lambda: jpeg(Image.new("CMYK", (200, 160), (9, 9, 9, 9))), "jpeg " + FLAT),
+    "constant_turned.jpg": (lambda: jpeg(flat(7), exif=turned()), "jpeg " + FLAT),
     "claims_more_rows.jpg": (lambda: jpeg_claiming(320, 200), EARLY),
     "claims_a_few_more_rows.jpg": (lambda: jpeg_claiming(168, 200), EARLY),
     "claims_more_columns.jpg": (lambda: jpeg_claiming(160, 400), EARLY),
@@ -171,13 +195,24 @@ def test_a_file_larger_than_any_image_and_a_pipe_are_not_read(tmp_path):
 
 
 @pytest.mark.parametrize("size", [None, 24, 10])
-@pytest.mark.parametrize("corner", [slice(0, None), slice(-9, None)])
+@pytest.mark.parametrize("corner", [slice(16, None), slice(-9, None)])
 def test_a_film_that_is_mid_grey_where_a_decoder_would_fill_in_is_no_truncated_one(tmp_path, size, corner):
     pixels = film((160, 200))
     pixels[corner, corner] = 128
     (tmp_path / "a.jpg").write_bytes(jpeg(pixels, quality=100))
     assert (read_grey(tmp_path / "a.jpg")[-8:, -8:] == 128).all()
     assert read_film(tmp_path / "a.jpg", size=size).pixels[-1, -1] == 128
+
+
+@pytest.mark.parametrize("size", [None, 24, 10], ids=["in full", "at a half", "at an eighth"])
+@pytest.mark.parametrize("form", ["jpg", "png", "dcm"])
+def test_a_film_with_two_grey_levels_is_a_film_at_whatever_scale_it_is_read(tmp_path, size, form):
+    pixels = flat(100)
+    pixels[80:82, 96:98] = 106  # over a block of 8 x 8 pixels a mean of 100.4: gone at an eighth of a JPEG's scale
+    data = {"jpg": lambda: jpeg(pixels, quality=100), "png": lambda: png(pixels), "dcm": lambda: dicom(pixels)}[form]()
+    (tmp_path / f"a.{form}").write_bytes(data)
+    is_flat_as_read = np.ptp(read_film(tmp_path / f"a.{form}", size=size).pixels) == 0
+    assert is_flat_as_read == ((form, size) == ("jpg", 10))
 
 
 def test_no_hostile_file_stops_a_run_or_is_replaced(hostile, make_cohort, tmp_path):

@@ -1,4 +1,4 @@
-"""What changed is written again, and nothing else: one image costs one shard."""
+"""What changed is written again, and nothing else: one image costs one shard, an appended row the last of its split."""
 
 import dataclasses
 import os
@@ -70,7 +70,7 @@ def test_one_changed_image_costs_its_shard_only(make, cohort, read, make_image):
     name, of_shard = shard_of(cohort, first, "image_009.jpg")
     cv2.imwrite(str(cohort.images_root / "image_009.jpg"), make_image(77, (64, 64)))
     second = make("second", earlier=first)
-    assert read == of_shard and len(of_shard) < 8
+    assert read == of_shard and len(of_shard) == 8
     assert contents(second) == contents(make("from nothing"))
     changed = {n for n, data in contents(second).items() if data != contents(first).get(n)}
     assert {n for n in changed if ".tfrecord" in n} == {name}
@@ -81,7 +81,7 @@ def test_a_touched_image_costs_its_shard_and_changes_nothing_that_a_later_stage_
     del read[:]
     os.utime(cohort.images_root / "image_009.jpg", ns=(1, 1))
     second = make("second", earlier=first)
-    assert len(read) == 7
+    assert len(read) == 8
     assert contents(second, but=[KEYS]) == contents(first, but=[KEYS])
     assert (second / KEYS).read_bytes() != (first / KEYS).read_bytes()
 
@@ -97,7 +97,7 @@ def test_a_changed_label_attribute_or_age_costs_its_shard_only(make, cohort, rea
     ):
         del read[:]
         made = make(name, of=other, earlier=first)
-        assert len(read) == 7, name
+        assert len(read) == 8, name
         assert contents(made) == contents(make(f"{name} from nothing", of=other))
 
 
@@ -117,14 +117,61 @@ def test_another_setting_writes_all_of_it_again(make, cohort, read, config):
     assert len(read) == len(cohort)
 
 
-@pytest.mark.parametrize("name", ["rows_per_shard", "max_rejected_share"])
-def test_a_setting_that_decides_no_byte_writes_nothing_again(make, read, name):
-    # 9 rows a shard divide these splits as 8 do
-    first = make("first")
+@pytest.mark.parametrize(("name", "one", "other"), [("rows_per_shard", 20, 40), ("max_rejected_share", 0.05, 0.5)])
+def test_a_setting_that_decides_no_byte_writes_nothing_again(make, read, name, one, other):
+    # no split has more than 20 rows: one shard each, with 20 rows a shard and with 40
+    first = make("first", config=dataclasses.replace(SMALL, **{name: one}))
     del read[:]
-    second = make("second", config=dataclasses.replace(SMALL, **{name: {"rows_per_shard": 9}.get(name, 0.5)}), earlier=first)
+    second = make("second", config=dataclasses.replace(SMALL, **{name: other}), earlier=first)
     assert read == []
     assert contents(second) == contents(first)
+
+
+@pytest.fixture
+def make_rows(tiny_images, make_cohort):
+    """Function `(n_train, n_appended)`: so many train rows, six of validation, and then rows appended to the table."""
+    files = sorted(f.name for f in tiny_images.iterdir())
+
+    def rows(n_train, n_appended=0, split="train"):
+        splits = ["train"] * n_train + ["validation"] * 6 + [split] * n_appended
+        names = files[: len(splits)]
+        return make_cohort([f.split(".")[0] for f in names], names, tiny_images, split=splits)
+
+    return rows
+
+
+@pytest.mark.parametrize(
+    ("n_train", "n_read", "n_shards"), [(20, 5, 3), (23, 8, 3), (24, 1, 4)], ids=["put into", "fills", "begins a shard"]
+)
+def test_an_appended_row_costs_the_last_shard_of_its_split(make, make_rows, read, n_train, n_read, n_shards):
+    first = make("first", of=make_rows(n_train))
+    del read[:]
+    second = make("second", of=make_rows(n_train, 1), earlier=first)
+    assert len(read) == n_read
+    *kept, last, of_validation = read_shard_list(second)
+    assert len(kept) == n_shards - 1 and last.split == "train" and last.n_records == n_read
+    formers = {shard.sha256: first / shard.name for shard in read_shard_list(first)}
+    for shard in (*kept, of_validation):  # under another name, where their number grew
+        assert (second / shard.name).samefile(formers[shard.sha256])
+    assert last.sha256 not in formers
+    assert contents(second) == contents(make("from nothing", of=make_rows(n_train, 1)))
+
+
+def test_a_shard_taken_over_under_another_name_still_says_what_was_rejected(make, make_rows, read, tiny_images):
+    (tiny_images / "image_009.jpg").write_text("no image")
+    first = make("first", of=make_rows(16))
+    del read[:]
+    second = make("second", of=make_rows(16, 1), earlier=first)
+    assert len(read) == 1
+    assert [row["image_id"] for row in read_rejected(second)] == ["image_009"]
+    assert [shard.n_records for shard in read_shard_list(second)] == [8, 7, 1, 6]
+
+
+def test_a_split_that_appears_leaves_the_shards_of_the_others(make, make_rows, read):
+    first = make("first", of=make_rows(12))
+    del read[:]
+    make("second", of=make_rows(12, 3, split="test"), earlier=first)
+    assert len(read) == 3
 
 
 def test_other_code_or_another_library_writes_all_of_it_again(make, cohort, read, monkeypatch):
@@ -159,7 +206,7 @@ def test_an_altered_row_costs_its_shard_only(make, cohort, read):
     first = make("first", of=plain)
     del read[:]
     second = make("second", of=marked, earlier=first)
-    assert len(read) == 7
+    assert len(read) == 8
     assert contents(second) == contents(make("from nothing", of=marked))
 
 
@@ -180,7 +227,7 @@ def test_an_image_that_appears_is_read(make, cohort, read, tmp_path):
     shutil.move(tmp_path / "away", cohort.images_root / "image_009.jpg")
     del read[:]
     second = make("second", earlier=first)
-    assert len(read) == 7 and read_rejected(second) == []
+    assert len(read) == 8 and read_rejected(second) == []
 
 
 def test_a_former_shard_that_is_damaged_is_not_taken_over(make, cohort, read):
@@ -254,4 +301,4 @@ def test_a_stage_takes_over_from_the_folder_that_it_replaces(cohort, read, tmp_p
     name = read_shard_list(run.path / "02_records")[2].name
     (run.path / "02_records" / name).unlink()
     assert contents(stage(2), but=["manifest.json"]) == first
-    assert len(read) == 6
+    assert len(read) == 4
