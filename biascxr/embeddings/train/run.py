@@ -207,16 +207,15 @@ def _network(config: TrainEncoderConfig, data: TrainingData):
 def _write_encoder(config, data: TrainingData, state, settings: dict, history: list[dict], output: Path) -> None:
     """Writes the best epoch as a model of its own, in float32 whatever it was trained in, and its card; both appear whole."""
     from biascxr.embeddings.train.card import trained_card
+    from biascxr.embeddings.train.keras_archive import save_reproducibly
     from biascxr.embeddings.train.network import dtype_policy
 
     best, weights = state.best_weights()
     with dtype_policy("off"):
         model = _network(config, data)
     model.set_weights(weights)
-    temporary = output.with_name(f".{output.name}.tmp.keras")
-    model.save(temporary)
-    card = trained_card(data, model, settings, history, best) | {"sha256": file_digest(temporary)}
-    os.replace(temporary, output)
+    save_reproducibly(model, output)
+    card = trained_card(data, model, settings, history, best) | {"sha256": file_digest(output)}
     card_file = output.with_suffix(".card.json")
     card_temporary = card_file.with_name(f".{card_file.name}.tmp")
     card_temporary.write_text(json.dumps(card, indent=2) + "\n", encoding="utf-8")

@@ -477,6 +477,8 @@ def test_killed_while_it_writes_it_goes_on_to_the_same_weights_bit_for_bit(train
     keras.utils.set_random_seed(77)  # another history of the process
     train_encoder(settings(made[0], output))
     assert_equal_weights(output, trained)
+    assert output.read_bytes() == trained.read_bytes()
+    assert output.with_suffix(".card.json").read_bytes() == trained.with_suffix(".card.json").read_bytes()
     histories = [(p.with_suffix(".training") / "history.csv").read_text() for p in (output, trained)]
     assert histories[0] == histories[1]  # every digit of every epoch, the best or not
     assert not (output.with_suffix(".training") / "checkpoint").exists()
