@@ -112,6 +112,7 @@ CHANGED = RunConfig(
         pooling="avg",
         inference_batch=2,
         vector_length=1376,
+        store_precision="float16",
         embedding_store=Path("a store"),
     ),
     mitigation=MitigationConfig(

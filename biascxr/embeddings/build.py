@@ -95,7 +95,8 @@ def build_embeddings(
         The vectors, rows in the cohort's order.
 
     Raises:
-        InputError: the encoder cannot be built, a shard of records is missing or damaged, or a worker is gone.
+        InputError: the encoder cannot be built, a shard of records is missing or damaged, a worker is gone, or the store's
+            type cannot hold a vector.
     """
     records, folder = records.absolute(), folder.absolute()
     earlier = None if earlier is None else earlier.absolute()
@@ -104,7 +105,7 @@ def build_embeddings(
     earlier = set_aside(folder) or earlier
     encoder = spec.build()
     spec, card = choose_runtime(spec, encoder, folder)
-    card |= {"made_by": made_by(card, encoder.libraries)}
+    card |= {"made_by": made_by(card, encoder.libraries), "store_precision": spec.config.store_precision}
     if spec.graph is None:
         keep_encoder(spec, encoder)
         n_workers = 1
@@ -129,7 +130,7 @@ def build_embeddings(
     if n_taken:
         logger.info("embeddings: %s of %s vectors are as they were and are taken over", f"{n_taken:,}", f"{n_images:,}")
     parts = [job.part for job in jobs]
-    image_ids = assemble(cohort, parts, folder, vector_length=card["vector_length"])
+    image_ids = assemble(cohort, parts, folder, vector_length=card["vector_length"], precision=spec.config.store_precision)
     for part in parts:
         part.unlink()
     remove_graph(folder / GRAPH)
