@@ -76,6 +76,18 @@ def test_a_float16_store_is_whole_too_and_one_whose_card_says_otherwise_is_named
     assert any("come out differently" in text for text in problems(run, recompute=N))
 
 
+@pytest.mark.slow
+def test_vectors_of_mixed_precision_and_several_devices_are_made_again_on_one(run, monkeypatch):
+    flags = ["--config", str(run / "config.yaml"), "--output_dir", str(run)]
+    flags += ["--mixed_precision", "bfloat16", "--distribute", "mirrored"]
+    made = run_stages(parse_flags(flags), until="embeddings").embedded()[1]
+    assert (made.card["mixed_precision"], made.card["distribute"]) == ("bfloat16", "mirrored over 1 device")
+    monkeypatch.setattr("biascxr.embeddings.keras_encoder.Replicas", None)  # this machine has other devices
+    assert problems(run, thorough=True, recompute=5) == []
+    np.save(run / "03_embeddings" / "vectors.npy", made.vectors * np.float32(1.2))
+    assert any("come out differently" in text for text in problems(run, recompute=N))
+
+
 def test_a_vector_of_another_image_is_found_by_its_key_and_by_making_it_again(run):
     path = run / "03_embeddings" / "vectors.npy"
     vectors = np.load(path)

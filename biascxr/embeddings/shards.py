@@ -38,12 +38,12 @@ class EncoderSpec:
 
     def build(self) -> Encoder:
         """Builds the encoder."""
-        from biascxr.embeddings.build import find_encoder
+        from biascxr.embeddings.build import check_encoder
         from biascxr.embeddings.graph_encoder import GraphEncoder
 
         if self.graph is not None:
             return GraphEncoder(self.graph)
-        return find_encoder(self.config.encoder, self.config.weights)(self.config, image_size=self.image_size, seed=self.seed)
+        return check_encoder(self.config)(self.config, image_size=self.image_size, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -136,7 +136,8 @@ def built(job: EmbedJob) -> Encoder:
         if encoder.card()["fingerprint"] != job.encoder_fingerprint:
             raise InputError(
                 f"The worker on {socket.gethostname()} finds other weights under --weights {job.encoder.config.weights} than "
-                "the run does: it needs the same file there, and must not change while a run is at work."
+                "the run does: it needs the same file there, and must not change while a run is at work. With --distribute it "
+                "needs as many devices, too."
             )
         keep_encoder(job.encoder, encoder)
     return _BUILT[key]

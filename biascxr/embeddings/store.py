@@ -24,7 +24,7 @@ COMPUTING = tuple(
     f"embeddings/{name}"
     for name in (
         "base", "pixels", "keras_encoder", "densenet", "keras_file", "torch_densenet", "foreign", "image_input", "signature",
-        "saved_model", "onnx_file", "onnx_graph", "graph_encoder", "shards",
+        "saved_model", "onnx_file", "onnx_graph", "graph_encoder", "precision", "replicas", "shards",
     )
 )  # fmt: skip
 
