@@ -137,8 +137,15 @@ class EmbeddingsConfig:
     """What computes a Keras network: auto takes ONNX Runtime where it is installed and there is no GPU (1.5 times as fast on
     two cores, benchmarks/embedding_speed.py; checked against Keras before it is used)."""
     inference_batch: int = 4
-    """Images per forward pass of Keras; part of the encoder's fingerprint, since it moves the last digits. 4 is fastest on a
-    processor; a GPU wants 64 or more."""
+    """Images per forward pass of Keras, over all devices; part of the encoder's fingerprint, since it moves the last digits. It
+    is not tuned to the machine: on two cores 1 to 8 are about equally fast and 16 is slower; a GPU, not measured, wants more.
+    ONNX Runtime takes one image at a time, in one process per core."""
+    mixed_precision: Literal["off", "float16", "bfloat16"] = "off"
+    """Type of a Keras encoder's arithmetic (Keras's mixed policies, for GPUs); its weights and its vectors are float32. Part of
+    the fingerprint."""
+    distribute: Literal["off", "mirrored"] = "off"
+    """mirrored computes a Keras encoder on all GPUs of this machine (tf.distribute.MirroredStrategy), an equal part of each
+    batch on each. Part of the fingerprint."""
     embedding_store: Path | None = None
     """Folder with vectors that are there already (vectors.npy, index.parquet, card.json: the 03_embeddings of a run): records
     and embeddings are skipped. Without --csv_path the cohort is that of the run the store belongs to."""
@@ -148,10 +155,18 @@ class EmbeddingsConfig:
     records are skipped."""
     vector_length: int | None = None
     """Length that precomputed vectors must have (default: what most of them have; CXR Foundation's is 1376)."""
+    store_precision: Literal["float32", "float16"] = "float32"
+    """Type of the numbers in vectors.npy. float16 halves the file: three digits, up to 65504; a vector that it cannot hold
+    stops the run. What is computed from them is computed in float32. A float16 --embedding_store stays float16."""
 
     def __post_init__(self) -> None:
         if self.inference_batch < 1:
             raise InputError(f"inference_batch must be at least 1; got {self.inference_batch}.")
+        for name in ("mixed_precision", "distribute"):
+            if self.runtime == "onnxruntime" and getattr(self, name) != "off":
+                raise InputError(
+                    f"--{name} {getattr(self, name)} is Keras's; --runtime onnxruntime is fp32, one image at a time."
+                )
         if self.vectors is not None and self.embedding_store is not None:
             raise InputError("--vectors and --embedding_store both say where the vectors are; give one of them.")
         if self.vector_length is not None and self.vector_length < 1:

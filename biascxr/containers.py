@@ -203,7 +203,8 @@ class EmbeddingSet:
     Attributes:
         image_id: `[n] object`, in the cohort's order.
         view_id: `[n] int32`; 0 is the image itself, augmented views count from 1.
-        vectors: `[n, d] float32`, memory-mapped when read from a store.
+        vectors: `[n, d] float32`, or `float16` where a run chose so (`--store_precision`); memory-mapped when read from a
+            store. Whoever computes with them turns them to float32 first: sums in float16 lose digits and overflow.
         card: what made the vectors: `encoder`, `weights`, `fingerprint`, `trained_on`, `is_trained`.
     """
 
@@ -219,8 +220,8 @@ class EmbeddingSet:
                 f"EmbeddingSet needs vectors [n, d] and view_id [n] for n = {n} image_ids; "
                 f"got {self.vectors.shape} and {self.view_id.shape}."
             )
-        if self.vectors.dtype != np.float32:
-            raise ValueError(f"EmbeddingSet.vectors must be float32; got {self.vectors.dtype}.")
+        if self.vectors.dtype not in (np.float32, np.float16):
+            raise ValueError(f"EmbeddingSet.vectors must be float32 or float16; got {self.vectors.dtype}.")
 
     def __len__(self) -> int:
         return len(self.image_id)

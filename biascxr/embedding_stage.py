@@ -64,12 +64,13 @@ def find_source(run: Run) -> Source:
 
 def from_store(run: Run) -> Source:
     """The store of another run."""
-    store, cohort = run.config.embeddings.embedding_store, run.cohort()
+    store, precision = run.config.embeddings.embedding_store, run.config.embeddings.store_precision
+    cohort = run.cohort()
     return Source(
-        lambda folder: open_store(store, cohort, folder),
+        lambda folder: open_store(store, cohort, folder, precision),
         inputs={"store": store_digest(store)},
-        settings={},
-        code=("embedding_store", "containers", "cohort"),
+        settings={"store_precision": precision},
+        code=("embedding_store", "embeddings/store", "containers", "cohort"),
     )
 
 
@@ -77,11 +78,12 @@ def from_set(run: Run) -> Source:
     """A file or folder of vectors that name their images."""
     from biascxr.embeddings import gather_from, open_vectors, vector_files
 
-    given, length, cohort = run.config.embeddings.vectors, run.config.embeddings.vector_length, run.cohort()
+    config, cohort = run.config.embeddings, run.cohort()
+    given, length, precision = config.vectors, config.vector_length, config.store_precision
     return Source(
-        lambda folder: gather_from(open_vectors(given), cohort, folder, length),
+        lambda folder: gather_from(open_vectors(given), cohort, folder, length, precision),
         inputs={"vectors": files_digest(Path("/"), [str(path.absolute()) for path in vector_files(given)])},
-        settings={"vector_length": length},
+        settings={"vector_length": length, "store_precision": precision},
         code=("embeddings", "records", "containers", "cohort"),
         names_rejected=True,
     )
@@ -91,12 +93,13 @@ def from_files(run: Run) -> Source:
     """One file per image, as the table's paths name them."""
     from biascxr.embeddings import gather_vectors
 
-    length, cohort = run.config.embeddings.vector_length, run.cohort()
+    length, precision = run.config.embeddings.vector_length, run.config.embeddings.store_precision
+    cohort = run.cohort()
     check_files(run, cohort)
     return Source(
-        lambda folder: gather_vectors(cohort, folder, vector_length=length),
+        lambda folder: gather_vectors(cohort, folder, vector_length=length, precision=precision),
         inputs={"vectors": files_digest(cohort.images_root, cohort.table["path"])},
-        settings={"vector_length": length},
+        settings={"vector_length": length, "store_precision": precision},
         code=("embeddings", "records", "containers", "cohort"),
         names_rejected=True,
     )

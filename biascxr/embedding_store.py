@@ -25,8 +25,8 @@ def check_store(store: Path) -> None:
     if missing:
         raise InputError(
             f"--embedding_store {store} lacks {', '.join(missing)}. A store is the 03_embeddings folder of a run: vectors.npy "
-            "(float32, one row per image), index.parquet (image_id, view_id) and card.json (encoder, is_trained, trained_on, "
-            "vector_length, ...)."
+            "(float32 or float16, one row per image), index.parquet (image_id, view_id) and card.json (encoder, is_trained, "
+            "trained_on, vector_length, ...)."
         )
 
 
@@ -56,21 +56,23 @@ def store_digest(store: Path) -> str:
     return files_digest(store, STORE_FILES)
 
 
-def open_store(store: Path, cohort, folder: Path):
+def open_store(store: Path, cohort, folder: Path, precision: str = "float32"):
     """Brings a store's vectors of a cohort's images into a stage's folder; the file is linked where all are used.
 
     Args:
         store: a folder with `STORE_FILES`.
         cohort: the rows; images without a vector are left out and counted.
         folder: the stage's folder.
+        precision: float16 rounds a float32 store; a float16 store stays one, since its digits do not come back.
 
     Returns:
         The `EmbeddingSet`, in the cohort's order.
 
     Raises:
-        InputError: the store cannot be read, or has no vector of the cohort's images.
+        InputError: the store cannot be read, has no vector of the cohort's images, or one that float16 cannot hold.
     """
     from biascxr.containers import EmbeddingSet
+    from biascxr.embeddings.store import in_precision
 
     try:
         found = EmbeddingSet.load(store)
@@ -86,18 +88,22 @@ def open_store(store: Path, cohort, folder: Path):
         raise InputError(f"--embedding_store {store} holds no vector of this table's images: their image_ids do not match.")
     if n_missing:
         logger.warning("embeddings: %d of %d images have no vector in the store and are left out", n_missing, len(rows))
-    if np.array_equal(kept, np.arange(len(found))):
+    stored = found.vectors.dtype.name
+    precision = "float16" if "float16" in (precision, stored) else "float32"
+    if np.array_equal(kept, np.arange(len(found))) and precision == stored:
         link_or_copy(store / "vectors.npy", folder / "vectors.npy")
     else:
         made = np.lib.format.open_memmap(
-            folder / "vectors.npy", mode="w+", dtype=np.float32, shape=(len(kept), found.vectors.shape[1])
+            folder / "vectors.npy", mode="w+", dtype=np.dtype(precision), shape=(len(kept), found.vectors.shape[1])
         )
         for start in range(0, len(kept), 8192):
-            made[start : start + 8192] = found.vectors[kept[start : start + 8192]]
+            part = kept[start : start + 8192]
+            made[start : start + 8192] = in_precision(found.vectors[part], precision, found.image_id[part])
         made.flush()
     write_rejected(folder, cohort, rows)
     vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    return replace(found, image_id=wanted[rows >= 0], view_id=np.zeros(len(kept), np.int32), vectors=vectors)
+    card = found.card | {"store_precision": precision}
+    return replace(found, image_id=wanted[rows >= 0], view_id=np.zeros(len(kept), np.int32), vectors=vectors, card=card)
 
 
 def check_contents(store: Path, found) -> None:
@@ -111,6 +117,10 @@ def check_contents(store: Path, found) -> None:
     if length != found.card["vector_length"]:
         said = found.card["vector_length"]
         raise InputError(f"--embedding_store {store}: vectors of {length} numbers; card.json says {said}.")
+    stored = found.vectors.dtype.name
+    if found.card.get("store_precision", stored) != stored:
+        said = found.card["store_precision"]
+        raise InputError(f"--embedding_store {store}: vectors of {stored}; card.json says {said}.")
     images = pd.Series(found.image_id[found.view_id == 0])
     if images.duplicated().any():
         raise InputError(f"--embedding_store {store}: {int(images.duplicated().sum())} image_ids are there twice.")

@@ -24,7 +24,7 @@ def check_request(config: RunConfig) -> tuple:
     Raises:
         InputError: something the user gave cannot be used.
     """
-    from biascxr.embeddings import check_weights_path, find_encoder
+    from biascxr.embeddings import check_encoder, check_weights_path
     from biascxr.mitigation import parse_recipes
 
     store = config.embeddings.embedding_store
@@ -44,7 +44,7 @@ def check_request(config: RunConfig) -> tuple:
         for text in config.bias.plant:
             Planting.parse(text)
     # What can be found wrong in a second is found before the hours of work, not after them.
-    find_encoder(config.embeddings.encoder, config.embeddings.weights)
+    check_encoder(config.embeddings)
     check_weights_path(config.embeddings.weights)
     if config.scheduler is not None:
         check_scheduler(config.scheduler)

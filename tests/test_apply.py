@@ -318,6 +318,14 @@ class TestRefusals:
         with pytest.raises(InputError, match="not the one that the run"):
             check_fingerprint(card, replace(here, card={"fingerprint": "b"}))
 
+    def test_the_same_network_may_be_computed_otherwise_but_for_its_precision(self, home):
+        card = {"encoder": "keras_file", "weights": "mine.keras", "network": "a", "mixed_precision": "off"}
+        here = replace(read_home(home), card=card | {"fingerprint": "a on ONNX Runtime"})
+        check_fingerprint(card | {"fingerprint": "a in batches of 4"}, here)
+        for other in ({"network": "b"}, {"mixed_precision": "float16"}):
+            with pytest.raises(InputError, match="not the one that the run"):
+                check_fingerprint(card | {"fingerprint": "a on ONNX Runtime"} | other, here)
+
 
 @pytest.mark.slow
 def test_an_attribute_of_the_runs_audit_that_the_table_lacks_is_left_out_and_said(home, other_table, tmp_path):

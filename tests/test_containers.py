@@ -111,9 +111,10 @@ class TestEmbeddingSet:
             with pytest.raises(ValueError, match=r"vectors \[n, d\] and view_id \[n\] for n = 4 image_ids; got"):
                 self.make(**changes)
 
-    def test_vectors_are_float32(self):
-        with pytest.raises(ValueError, match="must be float32; got float64"):
+    def test_vectors_are_float32_or_float16(self):
+        with pytest.raises(ValueError, match="must be float32 or float16; got float64"):
             self.make(vectors=np.zeros((4, 3)))
+        assert self.make(vectors=np.zeros((4, 3), np.float16)).vectors.dtype == np.float16
 
     def test_saved_and_loaded_is_the_same_and_stays_on_disk(self, tmp_path):
         made = self.make()

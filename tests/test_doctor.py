@@ -64,6 +64,30 @@ def test_a_vector_that_is_not_a_number_and_a_file_that_changed_are_named(run):
     assert any("has changed since it was written" in text for text in problems(run, thorough=True))
 
 
+def test_a_float16_store_is_whole_too_and_one_whose_card_says_otherwise_is_named(run, films):
+    flags = ["--config", str(run / "config.yaml"), "--output_dir", str(run), "--store_precision", "float16"]
+    made = run_stages(parse_flags(flags), until="embeddings")
+    vectors = np.load(run / "03_embeddings" / "vectors.npy")
+    assert vectors.dtype == np.float16 and (made.stages["embeddings"] / "card.json").is_file()
+    assert problems(run, thorough=True, recompute=N) == []
+    np.save(run / "03_embeddings" / "vectors.npy", vectors.astype(np.float32))
+    assert any("vectors of float32, where its card says float16" in text for text in problems(run))
+    np.save(run / "03_embeddings" / "vectors.npy", vectors * np.float16(1.01))
+    assert any("come out differently" in text for text in problems(run, recompute=N))
+
+
+@pytest.mark.slow
+def test_vectors_of_mixed_precision_and_several_devices_are_made_again_on_one(run, monkeypatch):
+    flags = ["--config", str(run / "config.yaml"), "--output_dir", str(run)]
+    flags += ["--mixed_precision", "bfloat16", "--distribute", "mirrored"]
+    made = run_stages(parse_flags(flags), until="embeddings").embedded()[1]
+    assert (made.card["mixed_precision"], made.card["distribute"]) == ("bfloat16", "mirrored over 1 device")
+    monkeypatch.setattr("biascxr.embeddings.keras_encoder.Replicas", None)  # this machine has other devices
+    assert problems(run, thorough=True, recompute=5) == []
+    np.save(run / "03_embeddings" / "vectors.npy", made.vectors * np.float32(1.2))
+    assert any("come out differently" in text for text in problems(run, recompute=N))
+
+
 def test_a_vector_of_another_image_is_found_by_its_key_and_by_making_it_again(run):
     path = run / "03_embeddings" / "vectors.npy"
     vectors = np.load(path)

@@ -66,6 +66,58 @@ def test_a_store_that_holds_just_these_images_is_linked_and_not_copied(table, tm
     assert (run.stages["embeddings"] / "vectors.npy").samefile(tmp_path / "store" / "vectors.npy")
 
 
+def test_a_float16_store_stays_one_and_a_float32_store_is_rounded_where_that_is_chosen(table, tmp_path):
+    ids = [f"d{i}" for i in range(N)]
+    full = make_store(tmp_path / "full", ids)
+    rounded = full.vectors.astype(np.float16)
+    (tmp_path / "half").mkdir()
+    replace(full, vectors=rounded, card=CARD | {"store_precision": "float16"}).save(tmp_path / "half")
+    for store, chosen in (("half", "float32"), ("half", "float16"), ("full", "float16")):
+        out = tmp_path / f"{store} as {chosen}"
+        wanted = [*flags(table, tmp_path / store, out), "--store_precision", chosen]
+        cohort, made = run_stages(parse_flags(wanted), until="embeddings").embedded()
+        order = [int(i[1:]) for i in cohort.table["image_id"]]
+        assert made.vectors.dtype == np.float16 and made.card["store_precision"] == "float16"
+        np.testing.assert_array_equal(made.vectors, rounded[order])
+    (tmp_path / "half" / "card.json").write_text(json.dumps(CARD | {"store_precision": "float32"}))
+    with pytest.raises(InputError, match=r"vectors of float16; card\.json says float32"):
+        run_stages(parse_flags(flags(table, tmp_path / "half", tmp_path / "said")), until="embeddings")
+
+
+def test_a_number_that_float16_cannot_hold_stops_the_rounding_of_a_store(table, tmp_path):
+    made = make_store(tmp_path / "store", [f"d{i}" for i in range(N)])
+    made.vectors[5, 1] = 3e5
+    np.save(tmp_path / "store" / "vectors.npy", made.vectors)
+    wanted = [*flags(table, tmp_path / "store", tmp_path / "run"), "--store_precision", "float16"]
+    with pytest.raises(InputError, match="holds 300000, beyond float16's largest number") as error:
+        run_stages(parse_flags(wanted), until="embeddings")
+    assert error.value.examples == ("d5",)
+
+
+@pytest.mark.slow
+def test_a_run_from_a_float16_store_gives_what_one_from_the_same_numbers_in_float32_gives(table, tmp_path):
+    """Sums in float16 would lose digits: these numbers are far from their deviation, and a sum of them is beyond float16."""
+    made = make_store(tmp_path / "half", [f"d{i}" for i in range(N)])
+    labels = pd.read_csv(table)["Edema"].to_numpy()[:, None]
+    rounded = (1000 + 20 * made.vectors + 30 * labels).astype(np.float16)
+    np.save(tmp_path / "half" / "vectors.npy", rounded)
+    made.save(tmp_path / "half")
+    (tmp_path / "full").mkdir()
+    replace(made, vectors=rounded.astype(np.float32)).save(tmp_path / "full")
+    recipes = "standardize+erm, cluster_downsample+erm, leace+pca+erm+group_youden"
+    quick = ["--settings", "erm.max_epochs=3", "erm.hidden=[4]", "--n_replicates", "50", "--n_permutations", "0"]
+    for name in ("half", "full"):
+        wanted = [*flags(table, tmp_path / name, tmp_path / f"run_{name}"), "--recipes", recipes, *quick]
+        assert run_command(wanted) == 0
+    card = (tmp_path / "run_half" / "model_card.md").read_text()
+    assert "stored as float16" in card and "float16" not in (tmp_path / "run_full" / "model_card.md").read_text()
+    places = [p for p in (tmp_path / "run_half").glob("0[456]_*/**/*") if p.suffix in (".csv", ".parquet", ".h5", ".npz")]
+    names = sorted(p.relative_to(tmp_path / "run_half") for p in places)
+    assert [name.name for name in names].count("predictions.parquet") == 4 and Path("05_leakage/leakage.csv") in names
+    for name in names:
+        assert (tmp_path / "run_half" / name).read_bytes() == (tmp_path / "run_full" / name).read_bytes(), name
+
+
 def _whole_store(table: Path, tmp_path: Path) -> Path:
     made = run_stages(parse_flags(["--csv_path", str(table), "--output_dir", str(tmp_path / "order")]), until="cohort")
     make_store(tmp_path / "store", made.cohort().table["image_id"].tolist())

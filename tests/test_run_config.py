@@ -112,6 +112,9 @@ CHANGED = RunConfig(
         pooling="avg",
         inference_batch=2,
         vector_length=1376,
+        store_precision="float16",
+        mixed_precision="bfloat16",
+        distribute="mirrored",
         embedding_store=Path("a store"),
     ),
     mitigation=MitigationConfig(

@@ -33,6 +33,7 @@ FIXED = {
         "embeddings.layer",
         "embeddings.pooling",
         "embeddings.inference_batch",
+        "embeddings.mixed_precision",
         "embeddings.vector_length",
         "records.image_size",
         "records.equalize",

@@ -163,8 +163,9 @@ def check_weights_file(config: ApplyConfig) -> None:
 
 
 def check_fingerprint(card: dict, home: Home) -> None:
-    """Raises InputError unless an encoder is the one that the run's vectors were made by."""
-    if card["fingerprint"] != home.card["fingerprint"]:
+    """Raises InputError unless an encoder is the one that made the run's vectors, whatever computes it here and there."""
+    names = ("network", "mixed_precision") if "network" in card and "network" in home.card else ("fingerprint",)
+    if any(card[name] != home.card[name] for name in names):
         raise InputError(
             f"The encoder is not the one that the run {home.folder} was trained with: the weights of "
             f"{card['encoder']} ({card['weights']}) have another fingerprint. Give the same weights "

@@ -1,7 +1,7 @@
 """Embeddings stage: records (or files that hold a vector already) -> `EmbeddingSet`."""
 
 from biascxr.embeddings.base import Encoder, check_weights_path, weights_files
-from biascxr.embeddings.build import ENCODERS, build_embeddings, find_encoder
+from biascxr.embeddings.build import ENCODERS, build_embeddings, check_encoder, find_encoder
 from biascxr.embeddings.precomputed import gather_from, gather_vectors, read_vector
 from biascxr.embeddings.shards import EncoderSpec
 from biascxr.embeddings.vectors import open_vectors, vector_files
@@ -11,6 +11,7 @@ __all__ = [
     "Encoder",
     "EncoderSpec",
     "build_embeddings",
+    "check_encoder",
     "check_weights_path",
     "find_encoder",
     "gather_from",

@@ -64,7 +64,8 @@ class Encoder(ABC):
         """Returns the `EmbeddingSet`'s card.
 
         It holds `encoder, weights, pooling, pixels, vector_length, fingerprint, is_trained, trained_on`. The fingerprint
-        changes with everything that computes a vector: weights, the layer read, pooling, pixels, batch.
+        changes with everything that computes a vector: weights, the layer read, pooling, pixels, batch. A network that is
+        computed in several ways has a `network` too, the same in all of them.
         """
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
+from biascxr.config import EmbeddingsConfig
 from biascxr.containers import Cohort, EmbeddingSet
 from biascxr.embeddings import onnx_graph
 from biascxr.embeddings.base import Encoder, is_saved_model
@@ -70,6 +71,22 @@ def find_encoder(name: str, weights: str) -> type[Encoder]:
     return getattr(importlib.import_module(module), member)
 
 
+def check_encoder(config: EmbeddingsConfig) -> type[Encoder]:
+    """Returns the encoder class that the settings name.
+
+    Raises:
+        InputError: see `find_encoder`; or a precision or devices are chosen for an encoder that no Keras network is.
+    """
+    found = find_encoder(config.encoder, config.weights)
+    for name in ("mixed_precision", "distribute"):
+        if getattr(config, name) != "off" and not issubclass(found, KerasEncoder):
+            raise InputError(
+                f"--{name} {getattr(config, name)} is for Keras networks; {found.name} computes as its file and its own "
+                "runtime say. Leave it out."
+            )
+    return found
+
+
 def build_embeddings(
     cohort: Cohort,
     records: Path,
@@ -95,7 +112,8 @@ def build_embeddings(
         The vectors, rows in the cohort's order.
 
     Raises:
-        InputError: the encoder cannot be built, a shard of records is missing or damaged, or a worker is gone.
+        InputError: the encoder cannot be built, a shard of records is missing or damaged, a worker is gone, or the store's
+            type cannot hold a vector.
     """
     records, folder = records.absolute(), folder.absolute()
     earlier = None if earlier is None else earlier.absolute()
@@ -104,7 +122,7 @@ def build_embeddings(
     earlier = set_aside(folder) or earlier
     encoder = spec.build()
     spec, card = choose_runtime(spec, encoder, folder)
-    card |= {"made_by": made_by(card, encoder.libraries)}
+    card |= {"made_by": made_by(card, encoder.libraries), "store_precision": spec.config.store_precision}
     if spec.graph is None:
         keep_encoder(spec, encoder)
         n_workers = 1
@@ -129,7 +147,7 @@ def build_embeddings(
     if n_taken:
         logger.info("embeddings: %s of %s vectors are as they were and are taken over", f"{n_taken:,}", f"{n_images:,}")
     parts = [job.part for job in jobs]
-    image_ids = assemble(cohort, parts, folder, vector_length=card["vector_length"])
+    image_ids = assemble(cohort, parts, folder, vector_length=card["vector_length"], precision=spec.config.store_precision)
     for part in parts:
         part.unlink()
     remove_graph(folder / GRAPH)
@@ -171,19 +189,21 @@ def choose_runtime(spec: EncoderSpec, encoder: Encoder, folder: Path) -> tuple[E
         folder: where the graph is written for the workers.
 
     Returns:
-        The spec that workers build theirs from, and the card, whose `runtime` says what computes.
+        The spec that workers build theirs from, and the card, whose `runtime` says what computes. ONNX Runtime's fingerprint is
+        of one image at a time, as it computes, whatever `--inference_batch` says.
     """
-    card, wanted = encoder.card(), spec.config.runtime
+    card, config = encoder.card(), spec.config
+    wanted, is_for_keras = config.runtime, (config.mixed_precision, config.distribute) != ("off", "off")
     if not isinstance(encoder, KerasEncoder):
         if wanted == "onnxruntime":
             raise InputError(f"--runtime onnxruntime is for Keras networks; {card['encoder']} has a runtime of its own.")
         return spec, card
-    if wanted == "keras" or (wanted == "auto" and (not onnx_graph.is_available() or has_gpu())):
+    if wanted == "keras" or is_for_keras or (wanted == "auto" and (not onnx_graph.is_available() or has_gpu())):
         return spec, card | {"runtime": "keras"}
     if not onnx_graph.is_available():
         raise InputError('--runtime onnxruntime needs ONNX Runtime and the exporter: pip install "biascxr[onnx]".')
     graph = folder / GRAPH
-    card |= {"runtime": f"onnxruntime {importlib.metadata.version('onnxruntime')}"}
+    card |= {"runtime": f"onnxruntime {importlib.metadata.version('onnxruntime')}", "fingerprint": card["network"]}
     try:
         write_graph(encoder, graph, card)
         cosine = onnx_graph.smallest_cosine(encoder, onnx_graph.GraphSession(graph))

@@ -8,7 +8,7 @@ from typing import ClassVar
 import numpy as np
 
 from biascxr.config import EmbeddingsConfig
-from biascxr.embeddings.base import NAMED_WEIGHTS, TORCH_ENDINGS, check_weights_path, stated_in_card, weights_fingerprint
+from biascxr.embeddings.base import NAMED_WEIGHTS, TORCH_ENDINGS, check_weights_path, stated_in_card
 from biascxr.embeddings.keras_encoder import KerasEncoder
 from biascxr.embeddings.pixels import SOURCES, source_for
 from biascxr.embeddings.torch_densenet import map_to_keras, tell_source, torchvision_names
@@ -43,6 +43,7 @@ class DenseNet(KerasEncoder):
             self._use_torch_weights(path)
         else:
             self._use_keras_weights(path)
+        self._settle()
 
     def _use_named_weights(self) -> None:
         weights, size = self._config.weights, (self._image_size, self._image_size)
@@ -90,6 +91,9 @@ class DenseNet(KerasEncoder):
             self._model.get_layer(name).set_weights(weights)
         self._stated = stated_in_card(path, otherwise=trained_on)
 
+    def _reading(self) -> tuple:
+        return (self.name, self._config.pooling, self.pixels(), self._image_size)
+
     def card(self) -> dict:
         is_random = self._config.weights == "random"
         named = self._config.weights in NAMED_WEIGHTS
@@ -99,9 +103,7 @@ class DenseNet(KerasEncoder):
             "pooling": self._config.pooling,
             "pixels": self.pixels(),
             "vector_length": self.vector_length,
-            "fingerprint": weights_fingerprint(
-                self._model, self._config.inference_batch, self.name, self._config.pooling, self.pixels(), self._image_size
-            ),
+            **self.fingerprints(),
             "is_trained": not is_random,
             **({} if named else {"weights_source": self._source.name}),
             **self._stated,

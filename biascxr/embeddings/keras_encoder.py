@@ -2,25 +2,50 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
+from contextlib import nullcontext
 from typing import ClassVar
 
 import numpy as np
 
-from biascxr.embeddings.base import Encoder
+from biascxr.config import EmbeddingsConfig
+from biascxr.embeddings.base import Encoder, weights_fingerprint
 from biascxr.embeddings.pixels import Source
+from biascxr.embeddings.precision import rebuilt
+from biascxr.embeddings.replicas import Replicas
+from biascxr.errors import InputError
 
 
 class KerasEncoder(Encoder):
     """An encoder whose network is a Keras model with one image input, channels last.
 
-    A member's `__init__` sets `_model` (whose output is the vector), `_source` (how it wants its pixels) and `_image_size` (of
-    the records).
+    A member's `__init__` sets `_config`, `_model` (whose output is the vector), `_source` (how it wants its pixels) and
+    `_image_size` (of the records), and ends with `_settle`.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("keras", "tensorflow")
+    _config: EmbeddingsConfig
     _model: object
     _source: Source
     _image_size: int
+    _replicas: Replicas | None = None
+
+    def _settle(self) -> None:
+        """Brings the network into the precision and onto the devices that the settings ask for.
+
+        Raises:
+            InputError: see `Replicas` and `rebuilt`.
+        """
+        config = self._config
+        if config.distribute == "mirrored":
+            self._replicas = Replicas(config.inference_batch)
+        if self._replicas is not None or config.mixed_precision != "off":
+            with self._replicas.scope() if self._replicas is not None else nullcontext():
+                self._model = rebuilt(self._model, config.mixed_precision, weights=f"--weights {config.weights}")
+
+    @abstractmethod
+    def _reading(self) -> tuple:
+        """What decides a vector beside the weights, the input's shape and how it is computed; for the fingerprint."""
 
     @property
     def model(self) -> object:
@@ -51,8 +76,33 @@ class KerasEncoder(Encoder):
         return self._source.to_input(images, channels=self.channels, size=self.input_size)
 
     def encode(self, images: np.ndarray) -> np.ndarray:
-        return np.asarray(self._model.predict_on_batch(self.prepare(images)), np.float32)
+        batch, model = self.prepare(images), self._model
+        made = model.predict_on_batch(batch) if self._replicas is None else self._replicas.predict(model, batch)
+        vectors = np.asarray(made, np.float32)
+        if self._config.mixed_precision != "off" and not np.isfinite(vectors).all():
+            raise InputError(
+                f"--mixed_precision {self._config.mixed_precision}: the network gives NaN or infinity for an image, probably "
+                "because a number inside it is beyond float16's largest, 65504. Use bfloat16, or leave the flag out."
+            )
+        return vectors
 
     def pixels(self) -> str:
         """Returns how the network gets its pixels, for the card."""
         return self._source.describe(channels=self.channels, size=self.input_size)
+
+    def fingerprints(self) -> dict[str, str]:
+        """Returns what identifies the network and its vectors, for the card.
+
+        Returns:
+            `network`: the same whatever computes it: of one image at a time, in float32, on one device. `fingerprint`: as
+            `network`, but of the batch, precision and devices that Keras computes with. `mixed_precision` and `distribute`.
+        """
+        config, n = self._config, self._replicas.number if self._replicas is not None else 0
+        way = [f"mixed_precision {config.mixed_precision}"] if config.mixed_precision != "off" else []
+        way += [f"distribute {n}"] if n else []
+        return {
+            "network": weights_fingerprint(self._model, 1, *self._reading()),
+            "fingerprint": weights_fingerprint(self._model, config.inference_batch, *self._reading(), *way),
+            "mixed_precision": config.mixed_precision,
+            "distribute": f"{config.distribute} over {n} device{'s'[: n > 1]}" if n else "off",
+        }

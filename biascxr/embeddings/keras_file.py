@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import ClassVar
 
 from biascxr.config import EmbeddingsConfig
-from biascxr.embeddings.base import stated_in_card, unknown_layer, weights_fingerprint
+from biascxr.embeddings.base import stated_in_card, unknown_layer
 from biascxr.embeddings.keras_encoder import KerasEncoder
 from biascxr.embeddings.pixels import source_for
 from biascxr.errors import InputError
@@ -35,6 +35,11 @@ class KerasFile(KerasEncoder):
         self._model, self._pooling = _reader(loaded, config, self._path)
         self._source = source_for(config.weights_source, self.channels, weights=str(self._path))
         self._stated = stated_in_card(self._path)
+        self._layers = _architecture(self._model)
+        self._settle()
+
+    def _reading(self) -> tuple:
+        return (self._layers, self.pixels(), self._image_size)
 
     def card(self) -> dict:
         return {
@@ -44,9 +49,7 @@ class KerasFile(KerasEncoder):
             "pooling": self._pooling,
             "pixels": self.pixels(),
             "vector_length": self.vector_length,
-            "fingerprint": weights_fingerprint(
-                self._model, self._config.inference_batch, _architecture(self._model), self.pixels(), self._image_size
-            ),
+            **self.fingerprints(),
             "is_trained": True,
             **self._stated,
         }

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from biascxr.containers import Cohort, EmbeddingSet
 from biascxr.embeddings.row_file import Journal, RowFile
+from biascxr.embeddings.store import in_precision
 from biascxr.embeddings.vectors import Fault, VectorError, VectorSource, open_vectors
 from biascxr.embeddings.vectors.base import MAP_LENGTH, MAP_SHAPE, pooled_length, sums_of
 from biascxr.embeddings.vectors.per_image import FilePerImage, names_of, read_vector
@@ -28,24 +29,27 @@ STEP_BYTES = 1 << 20  # read, looked at and written while it is in the processor
 DAMAGE_FILE = "source_damage.csv"
 
 
-def gather_vectors(cohort: Cohort, folder: Path, *, vector_length: int | None) -> EmbeddingSet:
+def gather_vectors(cohort: Cohort, folder: Path, *, vector_length: int | None, precision: str = "float32") -> EmbeddingSet:
     """Gathers one file per image into one array on disk, in table order; writes `rejected.csv`.
 
     Args:
         cohort: rows whose `path` is a vector file.
         folder: where `vectors.npy` is made.
         vector_length: required length; default: the most frequent one among the first readable files.
+        precision: type of the numbers in `vectors.npy`, float32 or float16.
 
     Raises:
-        InputError: no file can be read.
+        InputError: no file can be read, or the type cannot hold a vector.
     """
     root = str(cohort.images_root)
     paths = [os.path.join(root, path) for path in cohort.table["path"].to_numpy(object)]  # pathlib takes longer than to read
     source = FilePerImage(paths, cohort.table["image_id"].to_numpy(object))
-    return gather_from(source, cohort, folder, vector_length)
+    return gather_from(source, cohort, folder, vector_length, precision)
 
 
-def gather_from(source: VectorSource, cohort: Cohort, folder: Path, vector_length: int | None = None) -> EmbeddingSet:
+def gather_from(
+    source: VectorSource, cohort: Cohort, folder: Path, vector_length: int | None = None, precision: str = "float32"
+) -> EmbeddingSet:
     """Gathers a source's vectors of a cohort's images into `vectors.npy`, in the cohort's order, without holding them.
 
     Written to the folder beside it: `rejected.csv`, every image that has no usable vector and why; `source_damage.csv` where
@@ -57,12 +61,13 @@ def gather_from(source: VectorSource, cohort: Cohort, folder: Path, vector_lengt
         cohort: gives the images and their order.
         folder: the stage's folder.
         vector_length: required length of a vector; default: what most of the source's first readable rows have.
+        precision: type of the numbers in `vectors.npy`, float32 or float16.
 
     Returns:
         The vectors of the images that have one; `card` says where a feature map was pooled.
 
     Raises:
-        InputError: no row of the source can be read, or it holds none of the cohort's images.
+        InputError: no row of the source can be read, it holds none of the cohort's images, or the type cannot hold a vector.
     """
     raw_length = source.raw_length(vector_length)
     length = pooled_length(raw_length)
@@ -72,27 +77,28 @@ def gather_from(source: VectorSource, cohort: Cohort, folder: Path, vector_lengt
         logger.info("embeddings: %d vectors of the source are of images that the cohort does not hold", n_others)
     kept = np.zeros(len(cohort), bool)
     with (
-        RowFile(folder / "all.npy", (len(cohort), length)) as store,
+        RowFile(folder / "all.npy", (len(cohort), length), precision) as store,
         tqdm(total=len(source), desc="vectors", unit="image", mininterval=0.5) as bar,
     ):
-        work = {"ids": [_digest(source.image_ids), _digest(image_ids)], "raw_length": raw_length, "source": source.kind}
+        ids = [_digest(source.image_ids), _digest(image_ids)]
+        work = {"ids": ids, "raw_length": raw_length, "source": source.kind, "precision": precision}
         journal = Journal(folder / "progress.jsonl", work)
         done = {part.start: part for part in map(_part, journal.entries) if not store.is_new}
         for start in range(0, len(source), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(source))
             part = done.get(start)
             if part is None or not _is_written(part, store, target, stop):
-                part = _gather_block(source, store, target, (start, stop), raw_length)
+                part = _gather_block(source, store, target, (start, stop), raw_length, precision)
                 journal.add(asdict(part))
             kept[part.rows(target, stop)] = True
             for place, reason in part.reasons:
                 row = start + place
                 reasons[int(target[row])] = (source.place(row), reason)
             bar.update(stop - start)
-        _keep_rows(store, kept, folder)
+        _keep_rows(store, kept, folder, precision)
     _write_reasons(source, cohort, folder, kept, reasons)
     vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    return EmbeddingSet(image_ids[kept], np.zeros(int(kept.sum()), np.int32), vectors, _card(source, raw_length))
+    return EmbeddingSet(image_ids[kept], np.zeros(int(kept.sum()), np.int32), vectors, _card(source, raw_length, precision))
 
 
 @dataclass(frozen=True)
@@ -122,7 +128,9 @@ def _part(entry: dict) -> _Part:
     return _Part(entry["start"], [(place, reason) for place, reason in entry["reasons"]], entry["crc"])
 
 
-def _gather_block(source: VectorSource, store: RowFile, target: np.ndarray, span: tuple[int, int], raw_length: int) -> _Part:
+def _gather_block(
+    source: VectorSource, store: RowFile, target: np.ndarray, span: tuple[int, int], raw_length: int, precision: str
+) -> _Part:
     """Reads one block of the source and writes its rows to their places; what holds other images only is not read."""
     reasons: list[tuple[int, str]] = []
     crc = 0
@@ -137,9 +145,18 @@ def _gather_block(source: VectorSource, store: RowFile, target: np.ndarray, span
         bad = [place for place in sorted(block.reasons) if is_used[place]]
         reasons += [(start - span[0] + place, block.reasons[place]) for place in bad]
         is_used[bad] = False
-        store.write(rows[is_used], block.vectors if is_used.all() else block.vectors[is_used])
-        crc = google_crc32c.extend(crc, block.sums[is_used].tobytes())
+        vectors, sums = block.vectors if is_used.all() else block.vectors[is_used], block.sums[is_used]
+        if precision != "float32":
+            vectors = in_precision(vectors, precision, source.image_ids[start:stop][is_used])
+            sums = _sums(vectors)
+        store.write(rows[is_used], vectors)
+        crc = google_crc32c.extend(crc, sums.tobytes())
     return _Part(span[0], reasons, crc)
+
+
+def _sums(stored: np.ndarray) -> np.ndarray:
+    """Returns the sum of each vector as a store holds them, `[m] float32`."""
+    return sums_of(np.asarray(stored, np.float32))
 
 
 def _is_written(part: _Part, store: RowFile, target: np.ndarray, stop: int) -> bool:
@@ -148,7 +165,7 @@ def _is_written(part: _Part, store: RowFile, target: np.ndarray, stop: int) -> b
     crc = 0
     step = max(1, STEP_BYTES // (4 * store.length))
     for start in range(0, len(rows), step):
-        crc = google_crc32c.extend(crc, sums_of(store.read(rows[start : start + step])).tobytes())
+        crc = google_crc32c.extend(crc, _sums(store.read(rows[start : start + step])).tobytes())
     return crc == part.crc
 
 
@@ -184,7 +201,7 @@ def _position(name: str, position: dict[str, int]) -> int:
     return next((position[other] for other in names_of(name) if other in position), -1)
 
 
-def _keep_rows(store: RowFile, kept: np.ndarray, folder: Path) -> None:
+def _keep_rows(store: RowFile, kept: np.ndarray, folder: Path, precision: str) -> None:
     """Makes `vectors.npy` of the rows that are kept, and takes the files of the unfinished work away."""
     if kept.all():
         (folder / "all.npy").replace(folder / "vectors.npy")
@@ -192,7 +209,7 @@ def _keep_rows(store: RowFile, kept: np.ndarray, folder: Path) -> None:
         rows = np.flatnonzero(kept)
         step = max(1, STEP_BYTES // (4 * store.length))
         temporary = folder / "vectors.tmp"
-        with RowFile(temporary, (len(rows), store.length)) as target:
+        with RowFile(temporary, (len(rows), store.length), precision) as target:
             for start in range(0, len(rows), step):
                 part = rows[start : start + step]
                 target.write(np.arange(start, start + len(part)), store.read(part))
@@ -221,7 +238,7 @@ def _write_reasons(
     write_rejected(folder, rejected)
 
 
-def _card(source: VectorSource, raw_length: int) -> dict:
+def _card(source: VectorSource, raw_length: int, precision: str) -> dict:
     is_map = raw_length == MAP_LENGTH
     shape = "x".join(map(str, MAP_SHAPE))
     return {
@@ -230,6 +247,7 @@ def _card(source: VectorSource, raw_length: int) -> dict:
         "pooling": f"mean over the 8x8 places of a {shape} feature map" if is_map else "as the source has it",
         "source": source.kind,
         "vector_length": pooled_length(raw_length),
+        "store_precision": precision,
         "fingerprint": "not known here",
         "is_trained": True,
         "trained_on": "not known here",

@@ -12,21 +12,24 @@ import numpy as np
 
 
 class RowFile:
-    """A `.npy` file of `[n, d] float32`, opened for writing rows anywhere; one that is there already is kept.
+    """A `.npy` file of `[n, d]`, opened for writing rows anywhere; one that is there already is kept.
 
     Rows are written by plain writes: a memory map costs a page fault for each 4 KB, and its pages count as this process's.
 
     Args:
         path: the file.
         shape: n and d.
+        precision: float32 or float16.
     """
 
-    def __init__(self, path: Path, shape: tuple[int, int]) -> None:
+    def __init__(self, path: Path, shape: tuple[int, int], precision: str = "float32") -> None:
+        self._type = np.dtype(precision).newbyteorder("<")
         head = io.BytesIO()
-        np.lib.format.write_array_header_1_0(head, {"descr": "<f4", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(head, {"descr": self._type.str, "fortran_order": False, "shape": shape})
         self._begin = len(head.getvalue())
         self.length = shape[1]
-        size = self._begin + 4 * shape[0] * shape[1]
+        self._row_bytes = self._type.itemsize * shape[1]
+        size = self._begin + self._row_bytes * shape[0]
         self._file = os.open(path, os.O_RDWR | os.O_CREAT, 0o666)
         self.is_new = os.fstat(self._file).st_size != size or os.pread(self._file, self._begin, 0) != head.getvalue()
         if self.is_new:
@@ -41,17 +44,17 @@ class RowFile:
         os.close(self._file)
 
     def write(self, rows: np.ndarray, vectors: np.ndarray) -> None:
-        """Writes vectors `[m, d] float32` to rows `[m] int`; rows that follow each other take one write."""
-        data = memoryview(np.ascontiguousarray(vectors, "<f4")).cast("B") if len(rows) else b""
-        size = 4 * self.length
+        """Writes vectors `[m, d]` of the file's type to rows `[m] int`; rows that follow each other take one write."""
+        data = memoryview(np.ascontiguousarray(vectors, self._type)).cast("B") if len(rows) else b""
+        size = self._row_bytes
         for begin, end in _runs(rows):
             _write_all(self._file, data[begin * size : end * size], self._begin + int(rows[begin]) * size)
 
     def read(self, rows: np.ndarray) -> np.ndarray:
-        """Returns the vectors `[m, d] float32` of rows `[m] int`."""
-        made = np.zeros((len(rows), self.length), "<f4")
+        """Returns the vectors `[m, d]` of rows `[m] int`, in the file's type."""
+        made = np.zeros((len(rows), self.length), self._type)
         data = memoryview(made).cast("B") if len(rows) else None
-        size = 4 * self.length
+        size = self._row_bytes
         for begin, end in _runs(rows):
             os.preadv(self._file, [data[begin * size : end * size]], self._begin + int(rows[begin]) * size)
         return made

@@ -10,7 +10,7 @@ import numpy as np
 
 from biascxr.config import EmbeddingsConfig
 from biascxr.embeddings.base import Encoder
-from biascxr.embeddings.store import KEY_BYTES, KnownVectors, maker_of, read_part, row_key, write_part
+from biascxr.embeddings.store import KEY_BYTES, KnownVectors, in_precision, maker_of, read_part, row_key, write_part
 from biascxr.errors import InputError
 from biascxr.records import decode, decode_example, read_records
 
@@ -38,12 +38,12 @@ class EncoderSpec:
 
     def build(self) -> Encoder:
         """Builds the encoder."""
-        from biascxr.embeddings.build import find_encoder
+        from biascxr.embeddings.build import check_encoder
         from biascxr.embeddings.graph_encoder import GraphEncoder
 
         if self.graph is not None:
             return GraphEncoder(self.graph)
-        return find_encoder(self.config.encoder, self.config.weights)(self.config, image_size=self.image_size, seed=self.seed)
+        return check_encoder(self.config)(self.config, image_size=self.image_size, seed=self.seed)
 
 
 @dataclass(frozen=True)
@@ -80,11 +80,16 @@ def embed_shard(job: EmbedJob) -> EmbedReport:
     """Embeds one shard, or finds it done by an interrupted run.
 
     Every forward pass has a full batch, the last one filled up with its last image: a vector's last digits depend on the
-    batch's shape, and must not depend on how many images a shard has, or which of them were known.
+    batch's shape, and must not depend on how many images a shard has, or which of them were known. A part
+    holds float32, whatever the store's type.
+
+    Raises:
+        InputError: the store's type cannot hold a vector.
     """
     if job.part.exists() and maker_of(job.part) == job.made_by:  # another runtime may have worked on it before
         return EmbedReport(job.part, len(read_part(job.part)[0]), 0)
-    known = KnownVectors.open(job.earlier) if job.earlier is not None else None
+    precision = job.encoder.config.store_precision
+    known = KnownVectors.open(job.earlier, precision) if job.earlier is not None else None
     image_ids, keys, images, waiting = [], [], [], []
     rows: dict[int, np.ndarray] = {}
     encoder, batch, n_taken = None, job.encoder.batch, 0
@@ -109,6 +114,7 @@ def embed_shard(job: EmbedJob) -> EmbedReport:
         rows |= zip(waiting, encoder.encode(full)[: len(images)], strict=True)
     vectors = np.stack([rows[i] for i in range(len(image_ids))]) if rows else np.zeros((0, 0), np.float32)
     own_keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
+    in_precision(vectors, precision, image_ids)  # what the store cannot hold is said now, not after the last shard
     write_part(job.part, image_ids, own_keys, vectors, made_by=job.made_by)
     return EmbedReport(job.part, len(image_ids), n_taken)
 
@@ -130,7 +136,8 @@ def built(job: EmbedJob) -> Encoder:
         if encoder.card()["fingerprint"] != job.encoder_fingerprint:
             raise InputError(
                 f"The worker on {socket.gethostname()} finds other weights under --weights {job.encoder.config.weights} than "
-                "the run does: it needs the same file there, and must not change while a run is at work."
+                "the run does: it needs the same file there, and must not change while a run is at work. With --distribute it "
+                "needs as many devices, too."
             )
         keep_encoder(job.encoder, encoder)
     return _BUILT[key]

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import functools
 import hashlib
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 
 from biascxr.containers import Cohort
+from biascxr.errors import InputError
 from biascxr.run_folder import code_digest, library_versions
 from biascxr.work import written_whole
 
 VECTORS, KEYS = "vectors.npy", "keys.npy"
 KEY_BYTES = 16
+HALF = np.finfo(np.float16)
 
 
 # Modules whose code turns a stored image into a vector.
@@ -21,7 +24,7 @@ COMPUTING = tuple(
     f"embeddings/{name}"
     for name in (
         "base", "pixels", "keras_encoder", "densenet", "keras_file", "torch_densenet", "foreign", "image_input", "signature",
-        "saved_model", "onnx_file", "onnx_graph", "onnx_rewrites", "graph_encoder", "shards",
+        "saved_model", "onnx_file", "onnx_graph", "onnx_rewrites", "graph_encoder", "precision", "replicas", "shards",
     )
 )  # fmt: skip
 
@@ -50,28 +53,64 @@ def row_key(image: bytes, maker: str) -> bytes:
     return hashlib.sha256(maker.encode() + b"\0" + image).digest()[:KEY_BYTES]
 
 
+def in_precision(vectors: np.ndarray, precision: str, image_ids: Sequence[str]) -> np.ndarray:
+    """Returns vectors as a store keeps them.
+
+    Args:
+        vectors: `[m, d] float32`, or what a float16 store holds.
+        precision: float32 or float16, `--store_precision`; float16 is the nearest one, of two equally near the even one.
+        image_ids: `[m]`, whose they are, for the message.
+
+    Returns:
+        `[m, d]` of that type.
+
+    Raises:
+        InputError: float16 cannot hold a vector: a number is beyond its range, or all are so small that their digits are lost.
+    """
+    if precision == "float32" or vectors.dtype == np.float16:
+        return vectors
+    with np.errstate(over="ignore"):
+        rounded = vectors.astype(np.float16)
+    largest = np.abs(vectors).max(axis=1, initial=0)
+    is_beyond = np.isinf(rounded).any(axis=1) & np.isfinite(largest)
+    is_lost = (largest > 0) & (largest < HALF.smallest_normal)
+    if not (is_beyond | is_lost).any():
+        return rounded
+    row = int(np.argmax(np.where(is_beyond, largest, 0)) if is_beyond.any() else np.argmax(is_lost))
+    reason = (
+        f"holds {largest[row]:.6g}, beyond float16's largest number {HALF.max:.0f}"
+        if is_beyond.any()
+        else f"has no number above {largest[row]:.3g}, where float16 loses its digits"
+    )
+    raise InputError(
+        f"--store_precision float16: the vector of the image named below {reason}. Use --store_precision float32.",
+        examples=[str(image_ids[row])],
+    )
+
+
 class KnownVectors:
     """Vectors of an earlier store, by key.
 
     Args:
         folder: a finished embeddings folder; one without keys knows nothing.
+        precision: what the vectors are for. A float16 store knows nothing for a float32 one: the digits are gone.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, precision: str = "float32") -> None:
         self._row: dict[bytes, int] = {}
         self._vectors = np.zeros((0, 0), np.float32)
         if (folder / KEYS).is_file() and (folder / VECTORS).is_file():
             keys = np.load(folder / KEYS, allow_pickle=False)
             vectors = np.load(folder / VECTORS, mmap_mode="r", allow_pickle=False)
-            if len(keys) == len(vectors):
+            if len(keys) == len(vectors) and (precision == "float16" or vectors.dtype == np.float32):
                 self._row = {key.tobytes(): row for row, key in enumerate(keys)}
                 self._vectors = vectors
 
     @classmethod
     @functools.lru_cache(maxsize=2)
-    def open(cls, folder: Path) -> KnownVectors:
+    def open(cls, folder: Path, precision: str) -> KnownVectors:
         """Opens a store once for all shards that a process works on."""
-        return cls(folder)
+        return cls(folder, precision)
 
     def get(self, key: bytes) -> np.ndarray | None:
         """Returns the vector `[d] float32` made from this, or None."""
@@ -79,7 +118,7 @@ class KnownVectors:
         return None if row is None else np.asarray(self._vectors[row], np.float32)
 
 
-def assemble(cohort: Cohort, parts: list[Path], folder: Path, *, vector_length: int) -> np.ndarray:
+def assemble(cohort: Cohort, parts: list[Path], folder: Path, *, vector_length: int, precision: str) -> np.ndarray:
     """Puts the shards' vectors into the cohort's row order: `vectors.npy` and `keys.npy`.
 
     Args:
@@ -87,20 +126,24 @@ def assemble(cohort: Cohort, parts: list[Path], folder: Path, *, vector_length: 
         parts: finished parts, see `biascxr.embeddings.shards.embed_shard`; they are left as they are.
         folder: where to write.
         vector_length: d.
+        precision: type of the numbers in `vectors.npy`.
 
     Returns:
         `[n] object`, the image_ids of the rows.
+
+    Raises:
+        InputError: see `in_precision`.
     """
     ids = [read_part(part)[0] for part in parts]
     found = {image_id for part in ids for image_id in part}
     kept = [image_id for image_id in cohort.table["image_id"] if image_id in found]
     position = {image_id: row for row, image_id in enumerate(kept)}
-    store = np.lib.format.open_memmap(folder / VECTORS, mode="w+", dtype=np.float32, shape=(len(kept), vector_length))
+    store = np.lib.format.open_memmap(folder / VECTORS, mode="w+", dtype=np.dtype(precision), shape=(len(kept), vector_length))
     keys = np.zeros((len(kept), KEY_BYTES), np.uint8)
     for part in parts:
         image_ids, part_keys, vectors = read_part(part)
         rows = np.array([position.get(image_id, -1) for image_id in image_ids], np.int64)
-        store[rows[rows >= 0]] = vectors[rows >= 0]
+        store[rows[rows >= 0]] = in_precision(vectors, precision, image_ids)[rows >= 0]
         keys[rows[rows >= 0]] = part_keys[rows >= 0]
     store.flush()
     np.save(folder / KEYS, keys)

@@ -106,9 +106,9 @@ def weights(stand_in, tmp_path):
 def embed(records, weights, folder, **given) -> EmbeddingSet:
     cohort, shards = records
     folder.mkdir(exist_ok=True)
-    runtime, n_workers = given.pop("runtime", "auto"), given.pop("n_workers", 1)
+    runtime, n_workers, earlier = given.pop("runtime", "auto"), given.pop("n_workers", 1), given.pop("earlier", None)
     spec = EncoderSpec(EmbeddingsConfig(weights=weights, runtime=runtime, **given), SIZE, 0)
-    return build_embeddings(cohort, shards, folder, spec, n_workers=n_workers)
+    return build_embeddings(cohort, shards, folder, spec, n_workers=n_workers, earlier=earlier)
 
 
 @pytest.mark.slow
@@ -116,13 +116,35 @@ def test_onnx_runtime_computes_where_it_is_there_and_two_workers_write_the_bytes
     keras_made = embed(records, weights, tmp_path / "keras", runtime="keras")
     one, two = (embed(records, weights, tmp_path / str(n), n_workers=n) for n in (1, 2))
     assert one.card["runtime"].startswith("onnxruntime") and keras_made.card["runtime"] == "keras"
-    assert one.card == two.card and one.card["fingerprint"] == keras_made.card["fingerprint"]
+    assert one.card == two.card and one.card["network"] == keras_made.card["network"]
     keys = [np.load(tmp_path / name / "keys.npy") for name in ("1", "keras")]
     assert not (keys[0] == keys[1]).all(axis=1).any()  # the last digits differ: none is taken for the other
     np.testing.assert_allclose(one.vectors, keras_made.vectors, rtol=1e-4, atol=1e-5)
     for name in ("vectors.npy", "keys.npy"):
         assert (tmp_path / "1" / name).read_bytes() == (tmp_path / "2" / name).read_bytes()
     assert sorted(path.name for path in (tmp_path / "2").iterdir()) == ["keys.npy", "vectors.npy"]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("runtime", "n_taken"), [("onnxruntime", 40), ("keras", 0)])
+def test_another_batch_costs_nothing_where_images_are_computed_singly(runtime, n_taken, records, weights, tmp_path, caplog):
+    four = embed(records, weights, tmp_path / "four", runtime=runtime)
+    with caplog.at_level(logging.INFO, "biascxr"):
+        five = embed(records, weights, tmp_path / "five", runtime=runtime, inference_batch=5, earlier=tmp_path / "four")
+    assert ("40 of 40 vectors are as they were and are taken over" in caplog.text) == (n_taken == 40)
+    assert (four.card == five.card) == (four.card["made_by"] == five.card["made_by"]) == (n_taken == 40)
+    assert four.card["network"] == five.card["network"]
+    keys = [np.load(tmp_path / name / "keys.npy") for name in ("four", "five")]
+    assert (keys[0] == keys[1]).all(axis=1).sum() == n_taken
+
+
+@pytest.mark.slow
+def test_a_precision_is_kerass_and_its_vectors_are_not_taken_for_others(records, weights, tmp_path):
+    mixed = embed(records, weights, tmp_path / "mixed", mixed_precision="bfloat16")
+    assert (mixed.card["runtime"], mixed.card["mixed_precision"]) == ("keras", "bfloat16")
+    full = embed(records, weights, tmp_path / "full", runtime="keras", earlier=tmp_path / "mixed")
+    assert (full.vectors != mixed.vectors).any(axis=1).all()
+    np.testing.assert_allclose(full.vectors, mixed.vectors, atol=0.02 * np.abs(full.vectors).max())
 
 
 def test_keras_computes_where_the_graph_does_not_give_the_same(records, weights, tmp_path, monkeypatch, caplog):

@@ -77,7 +77,7 @@ def near_copies(
     """Finds the rows that have a near copy in another group.
 
     Args:
-        vectors: `[N, d] float32`, may be memory-mapped.
+        vectors: `[N, d] float32` or `float16`, may be memory-mapped.
         group: `[n]` in 0 to n_groups - 1; rows of one group are not compared.
         rows: `[n]` the vectors to compare; default: all.
         n_groups: number of groups.

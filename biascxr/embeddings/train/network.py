@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 import keras
 import numpy as np
 
 SMALL_CHANNELS = (16, 32, 64, 128, 256)
-# What numbers in a network are computed in, by the setting's names.
-POLICIES = {"off": "float32", "float16": "mixed_float16", "bfloat16": "mixed_bfloat16"}
 
 
 def build_network(
@@ -81,18 +76,3 @@ def _draw_weights(model: keras.Model, seed: int) -> None:
             fan = fan_in if isinstance(layer, keras.layers.Conv2D) else (fan_in + shape[-1]) / 2
             variance = (2 if isinstance(layer, keras.layers.Conv2D) else 1) / fan
             layer.kernel.assign(rng.normal(0, np.sqrt(variance), shape).astype(np.float32))
-
-
-@contextmanager
-def dtype_policy(setting: str) -> Iterator[None]:
-    """Builds layers under a policy of precision, and puts the process's own back afterwards.
-
-    Args:
-        setting: off, float16 or bfloat16.
-    """
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(POLICIES[setting])
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)

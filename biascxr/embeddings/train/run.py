@@ -145,10 +145,10 @@ def _fit(config: TrainEncoderConfig, data: TrainingData, strategy, state, log_di
     import keras
     import tensorflow as tf
 
+    from biascxr.embeddings.precision import dtype_policy
     from biascxr.embeddings.train.augment import Limits
     from biascxr.embeddings.train.batches import Batching, training_batches, validation_batches
     from biascxr.embeddings.train.callbacks import DropoutSeeds, Judge, Keeper
-    from biascxr.embeddings.train.network import dtype_policy
     from biascxr.models import MaskedBinaryCrossentropy
 
     with dtype_policy(config.mixed_precision), strategy.scope() if strategy is not None else nullcontext():
@@ -206,9 +206,9 @@ def _network(config: TrainEncoderConfig, data: TrainingData):
 
 def _write_encoder(config, data: TrainingData, state, settings: dict, history: list[dict], output: Path) -> None:
     """Writes the best epoch as a model of its own, in float32 whatever it was trained in, and its card; both appear whole."""
+    from biascxr.embeddings.precision import dtype_policy
     from biascxr.embeddings.train.card import trained_card
     from biascxr.embeddings.train.keras_archive import save_reproducibly
-    from biascxr.embeddings.train.network import dtype_policy
 
     best, weights = state.best_weights()
     with dtype_policy("off"):
