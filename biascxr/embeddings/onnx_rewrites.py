@@ -112,7 +112,7 @@ def pad_in_pool(graph) -> int:
     from onnx import helper
 
     view = _View(graph)
-    n_taken = 0
+    gone = set()
     for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
         pad = view.only_maker(pool.input[0], "Pad")
         if pad is None or view.only_maker(pad.input[0], "Relu", shared=True) is None or _pads_itself(pool):
@@ -130,9 +130,9 @@ def pad_in_pool(graph) -> int:
         for attribute in [a for a in pool.attribute if a.name in ("pads", "auto_pad")]:
             pool.attribute.remove(attribute)
         pool.attribute.append(helper.make_attribute("pads", [int(n) for n in amounts[:, 2:].ravel()]))
-        graph.node.remove(pad)
-        n_taken += 1
-    return n_taken
+        gone.add(pad.output[0])
+    _replace_nodes(graph, [node for node in graph.node if node.output[0] not in gone])
+    return len(gone)
 
 
 class _View:

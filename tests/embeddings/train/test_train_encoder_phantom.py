@@ -36,7 +36,7 @@ def probe_auroc(folder) -> float:
 
 @pytest.mark.slow
 def test_an_encoder_trained_on_phantoms_beats_its_untrained_self(tmp_path):
-    table = make_phantom(PhantomConfig(n_patients=150, seed=3, strength=0.0, image_size=64), tmp_path / "phantom", n_workers=1)
+    table = make_phantom(PhantomConfig(n_patients=250, seed=3, strength=0.0, image_size=64), tmp_path / "phantom", n_workers=1)
 
     def config(folder, weights="random", encoder="densenet121"):
         return RunConfig(
