@@ -156,8 +156,8 @@ class EmbeddingsConfig:
     vector_length: int | None = None
     """Length that precomputed vectors must have (default: what most of them have; CXR Foundation's is 1376)."""
     store_precision: Literal["float32", "float16"] = "float32"
-    """Type of the numbers in vectors.npy. float16 halves the file: three digits, up to 65504; a vector that it cannot hold
-    stops the run. What is computed from them is computed in float32. A float16 --embedding_store stays float16."""
+    """Type of the numbers in vectors.npy. float16 halves the file: three digits, from 6e-5 up to 65504; a vector that it
+    cannot hold stops the run. What is computed from them is computed in float32. A float16 --embedding_store stays float16."""
 
     def __post_init__(self) -> None:
         if self.inference_batch < 1:

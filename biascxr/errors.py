@@ -72,13 +72,17 @@ def ends_with_its_reader(command: Callable[..., int]) -> Callable[..., int]:
 
 
 def _flush(stream: TextIO | None) -> None:
-    if stream is not None:  # it is None where the shell closed it
+    if hasattr(stream, "flush"):  # it is None where the shell closed it
         stream.flush()
 
 
 def _has_no_reader(stream: TextIO | None) -> bool:
-    if stream is None:
+    try:
+        number = stream.fileno()
+    except (AttributeError, OSError, ValueError):  # none, or a stand-in without a descriptor, as of a notebook
+        return False
+    if not hasattr(select, "poll"):  # Windows
         return False
     poll = select.poll()
-    poll.register(stream.fileno(), 0)
+    poll.register(number, 0)
     return any(events & (select.POLLERR | select.POLLHUP) for _, events in poll.poll(0))

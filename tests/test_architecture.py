@@ -30,6 +30,7 @@ ALLOWED = {
     "containers": {"errors", "config"},
     "age_groups": {"errors", "config", "containers"},
     "inspect_tfrecord": {"errors", "records"},
+    "tfds_builder": {"records"},
     "metrics": set(),
     "models": GROUND | {"metrics"},
     "audit": GROUND | {"metrics"},

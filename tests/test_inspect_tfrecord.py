@@ -1,5 +1,7 @@
 """`python -m biascxr.inspect_tfrecord FILE...`: an answer for our records and anyone else's, an error for what is none."""
 
+import contextlib
+import io
 import json
 import os
 import subprocess
@@ -9,6 +11,7 @@ import numpy as np
 import pytest
 
 from biascxr.config import RecordsConfig
+from biascxr.errors import ends_with_its_reader
 from biascxr.inspect_tfrecord import inspect_file, main
 from biascxr.records import RecordError, build_records, encode_example, write_record
 from biascxr.records.image import encode
@@ -449,3 +452,11 @@ class TestNobodyReads:
         )
         done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
         assert done.returncode == 1 and "BrokenPipeError: of a connection" in done.stderr
+
+    def test_so_it_does_where_the_output_has_no_descriptor(self):
+        @ends_with_its_reader
+        def command():
+            raise BrokenPipeError("of a connection")
+
+        with contextlib.redirect_stdout(io.StringIO()), pytest.raises(BrokenPipeError, match="of a connection"):
+            command()

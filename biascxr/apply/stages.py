@@ -140,12 +140,10 @@ def check_before_work(out: Run, home: Home) -> None:
             "their vectors with the same encoder, and let the table or --vectors point to those."
         )
     if reads_images and not manifest_of(out.folder.path / STAGES["embeddings"]):
-        from biascxr.embeddings import find_encoder
+        from biascxr.embeddings import check_encoder
 
         check_weights_file(config)
-        encoder = find_encoder(config.embeddings.encoder, config.embeddings.weights)(
-            config.embeddings, image_size=config.records.image_size, seed=config.seed
-        )
+        encoder = check_encoder(config.embeddings)(config.embeddings, image_size=config.records.image_size, seed=config.seed)
         check_fingerprint(encoder.card(), home)
     for recipe in home.recipes:
         if not manifest_of(out.folder.path / STAGES["mitigation"] / folder_name(recipe.name)):
@@ -164,12 +162,18 @@ def check_weights_file(config: ApplyConfig) -> None:
 
 def check_fingerprint(card: dict, home: Home) -> None:
     """Raises InputError unless an encoder is the one that made the run's vectors, whatever computes it here and there."""
-    names = ("network", "mixed_precision") if "network" in card and "network" in home.card else ("fingerprint",)
-    if any(card[name] != home.card[name] for name in names):
+    name = "network" if "network" in card else "fingerprint"
+    if card[name] != home.card.get(name):
         raise InputError(
             f"The encoder is not the one that the run {home.folder} was trained with: the weights of "
             f"{card['encoder']} ({card['weights']}) have another fingerprint. Give the same weights "
             "file; a run of an earlier biascxr is to be made again."
+        )
+    here, there = (c.get("mixed_precision", "off") for c in (card, home.card))
+    if here != there:
+        raise InputError(
+            f"The vectors that the run {home.folder} was trained with were computed with mixed_precision {there}, these with "
+            f"{here}: they must be of one kind."
         )
 
 

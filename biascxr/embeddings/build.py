@@ -122,7 +122,8 @@ def build_embeddings(
     earlier = set_aside(folder) or earlier
     encoder = spec.build()
     spec, card = choose_runtime(spec, encoder, folder)
-    card |= {"made_by": made_by(card, encoder.libraries), "store_precision": spec.config.store_precision}
+    libraries = encoder.libraries if spec.graph is None else (*encoder.libraries, *onnx_graph.EXPORTERS)
+    card |= {"made_by": made_by(card, libraries), "store_precision": spec.config.store_precision}
     if spec.graph is None:
         keep_encoder(spec, encoder)
         n_workers = 1
@@ -199,7 +200,7 @@ def choose_runtime(spec: EncoderSpec, encoder: Encoder, folder: Path) -> tuple[E
             raise InputError(f"--runtime onnxruntime is for Keras networks; {card['encoder']} has a runtime of its own.")
         return spec, card
     if wanted == "keras" or is_for_keras or (wanted == "auto" and (not onnx_graph.is_available() or has_gpu())):
-        return spec, card | {"runtime": "keras"}
+        return spec, card | {"runtime": keras_runtime()}
     if not onnx_graph.is_available():
         raise InputError('--runtime onnxruntime needs ONNX Runtime and the exporter: pip install "biascxr[onnx]".')
     graph = folder / GRAPH
@@ -213,15 +214,20 @@ def choose_runtime(spec: EncoderSpec, encoder: Encoder, folder: Path) -> tuple[E
                 f"--runtime onnxruntime: this network cannot be exported ({type(error).__name__}: {error})."
             ) from error
         logger.warning("embeddings: Keras computes; this network cannot be exported to ONNX (%s)", type(error).__name__)
-        return spec, encoder.card() | {"runtime": "keras"}
+        return spec, encoder.card() | {"runtime": keras_runtime()}
     if not cosine >= onnx_graph.MIN_COSINE:
         message = f"ONNX Runtime's vectors differ from Keras's (cosine {cosine:.6f}, at least {onnx_graph.MIN_COSINE})"
         if wanted == "onnxruntime":
             raise InputError(f"--runtime onnxruntime: {message}.")
         logger.warning("embeddings: %s; Keras computes", message)
-        return spec, encoder.card() | {"runtime": "keras"}
+        return spec, encoder.card() | {"runtime": keras_runtime()}
     logger.info("embeddings: %s computes, as Keras would (cosine at least %.6f)", card["runtime"], cosine)
     return dataclasses.replace(spec, graph=graph), card
+
+
+def keras_runtime() -> str:
+    """Returns Keras's name in a card; that of a GPU is another, whose float32 products may be TF32, of three digits."""
+    return "keras on a GPU" if has_gpu() else "keras"
 
 
 def has_gpu() -> bool:

@@ -80,9 +80,14 @@ class KerasEncoder(Encoder):
         made = model.predict_on_batch(batch) if self._replicas is None else self._replicas.predict(model, batch)
         vectors = np.asarray(made, np.float32)
         if self._config.mixed_precision != "off" and not np.isfinite(vectors).all():
+            why = (
+                ""
+                if self._config.mixed_precision == "bfloat16"
+                else (", probably because a number inside it is beyond float16's largest, 65504; bfloat16 reaches further")
+            )
             raise InputError(
-                f"--mixed_precision {self._config.mixed_precision}: the network gives NaN or infinity for an image, probably "
-                "because a number inside it is beyond float16's largest, 65504. Use bfloat16, or leave the flag out."
+                f"--mixed_precision {self._config.mixed_precision}: the network gives NaN or infinity for an image{why}. Leave "
+                "the flag out to compute in float32."
             )
         return vectors
 

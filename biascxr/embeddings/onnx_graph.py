@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger("biascxr")
 
+EXPORTERS = ("onnx", "tf2onnx")  # whose versions decide the graph
 MIN_COSINE = 0.9999
 MAX_LENGTHENING = 1e-3  # of a vector: a cosine does not see it
 N_CHECKED = 4
@@ -42,7 +43,7 @@ def export(model, path: Path, *, size: int | None = None) -> None:
     with written_whole(path) as unfinished:
         model.export(unfinished, format="onnx", verbose=False)
         graph = onnx.load(unfinished)
-        logger.debug("onnx: changes made: %s", rewrite(graph.graph))
+        logger.debug("onnx: changes made: %s", rewrite(graph))
         onnx.save(graph, unfinished)
 
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 import numpy as np
 
 
-def rewrite(graph) -> dict[str, int]:
-    """Makes every change below, in place.
+def rewrite(model) -> dict[str, int]:
+    """Makes every change below, in place. A graph with branches or loops is left as it is: they may read any value around them.
 
     Args:
-        graph: an `onnx.GraphProto`.
+        model: an `onnx.ModelProto`.
 
     Returns:
         How often each change was made, by name.
     """
-    changes = (pool_first, join_scale_and_shift, pad_in_pool)
-    return {change.__name__: change(graph) for change in changes}
+    changes = (join_scale_and_shift, pool_first, pad_in_pool)
+    if any(attribute.HasField("g") or attribute.graphs for node in model.graph.node for attribute in node.attribute):
+        changes = ()
+    return {change.__name__: change(model) for change in changes}
 
 
-def pool_first(graph) -> int:
+def pool_first(model) -> int:
     """Moves each average pooling before the 1x1 convolution that feeds it: the same function, a quarter of the products.
 
     Both are linear, and a 1x1 convolution mixes channels where the pooling mixes pixels, so they commute as long as the
@@ -31,13 +33,13 @@ def pool_first(graph) -> int:
     pairs, its transitions (Huang et al., CVPR 2017, section 3).
 
     Args:
-        graph: an `onnx.GraphProto`, changed in place.
+        model: an `onnx.ModelProto`, changed in place.
 
     Returns:
         Number of pairs exchanged.
     """
+    graph, n_moved = model.graph, 0
     view = _View(graph)
-    n_moved = 0
     for pool in [node for node in graph.node if node.op_type == "AveragePool"]:
         convolution = view.only_maker(pool.input[0], "Conv")
         if convolution is None:
@@ -59,21 +61,22 @@ def pool_first(graph) -> int:
     return n_moved
 
 
-def join_scale_and_shift(graph) -> int:
+def join_scale_and_shift(model) -> int:
     """Writes `x * scale + shift`, one scale and shift a channel, as one BatchNormalization of mean 0 and variance 1.
 
     ONNX Runtime's optimizer knows it as such, leaves it in the layout of the convolutions around it, and joins the ReLU behind
     it. Without, a DenseNet121 whose statistics are those of training copies every feature map of 62 normalisations twice.
 
     Args:
-        graph: an `onnx.GraphProto`, changed in place.
+        model: an `onnx.ModelProto`, changed in place.
 
     Returns:
         Number of products and sums joined.
     """
     from onnx import helper, numpy_helper
 
-    view = _View(graph)
+    graph = model.graph
+    view, n_channels = _View(graph), _channels(model)
     joined, gone = {}, set()  # by the values they make, which nothing else makes
     for add in [node for node in graph.node if node.op_type == "Add"]:
         for value, other in (tuple(add.input), tuple(add.input)[::-1]):
@@ -82,7 +85,7 @@ def join_scale_and_shift(graph) -> int:
                 continue
             given = [(v, view.per_channel(o)) for v, o in (tuple(product.input), tuple(product.input)[::-1])]
             source, scale = next(((v, s) for v, s in given if s is not None), (None, None))
-            if scale is None or len(scale) != len(shift):
+            if scale is None or not len(scale) == len(shift) == n_channels.get(source):
                 continue
             arrays = {"scale": scale, "shift": shift, "mean": np.zeros_like(scale), "variance": np.ones_like(scale)}
             names = {name: f"{add.output[0]}/{name}" for name in arrays}
@@ -97,22 +100,22 @@ def join_scale_and_shift(graph) -> int:
     return len(joined)
 
 
-def pad_in_pool(graph) -> int:
+def pad_in_pool(model) -> int:
     """Lets a maximum pooling lay zeros around a ReLU's output by itself, in place of a padding before it.
 
     The pooling's own padding is minus infinity in place of 0; both are the same where every window holds a number of at least
     0, which a ReLU's output is. Windows must be larger than the padding, so that each holds one.
 
     Args:
-        graph: an `onnx.GraphProto`, changed in place.
+        model: an `onnx.ModelProto`, changed in place.
 
     Returns:
         Number of paddings taken in.
     """
     from onnx import helper
 
+    graph, gone = model.graph, set()
     view = _View(graph)
-    gone = set()
     for pool in [node for node in graph.node if node.op_type == "MaxPool"]:
         pad = view.only_maker(pool.input[0], "Pad")
         if pad is None or view.only_maker(pad.input[0], "Relu", shared=True) is None or _pads_itself(pool):
@@ -168,6 +171,15 @@ class _View:
             return None
         array = self.array(name)
         return array.reshape(-1) if array.dtype == np.float32 else None
+
+
+def _channels(model) -> dict[str, int]:
+    """Returns the channels of each value that is known to be maps `[n, c, h, w]`, by its name."""
+    from onnx import shape_inference
+
+    graph = shape_inference.infer_shapes(model).graph
+    shapes = {v.name: v.type.tensor_type.shape.dim for v in (*graph.input, *graph.value_info, *graph.output)}
+    return {name: shape[1].dim_value for name, shape in shapes.items() if len(shape) == 4}
 
 
 def _lists(node) -> dict[str, list[int]]:

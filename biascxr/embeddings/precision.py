@@ -31,8 +31,8 @@ def dtype_policy(setting: str) -> Iterator[None]:
 def rebuilt(model, setting: str, *, weights: str):
     """Returns a network of the same layers and weights that computes in another precision.
 
-    Weights stay float32 and each layer casts them as it computes; what makes the network's output computes in float32, so
-    that a pooling's mean and the vector keep their digits.
+    Weights stay float32 and each layer casts them as it computes; what makes the network's output computes in float32: a
+    pooling at the end keeps the digits of its mean.
 
     Args:
         model: a functional or sequential Keras model, whose layers compute in float32 where the setting is not off.

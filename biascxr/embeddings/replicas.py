@@ -33,7 +33,7 @@ class Replicas:
             nearest = self.number * max(1, round(batch / self.number))
             raise InputError(
                 f"--inference_batch must be a multiple of the {self.number} devices of --distribute mirrored, so that each "
-                f"gets the same number of images; got {batch}. The nearest is {nearest}."
+                f"gets the same number of images; got {batch}. The nearest is {nearest}; --distribute off takes any."
             )
 
     def scope(self):

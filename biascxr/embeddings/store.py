@@ -83,7 +83,8 @@ def in_precision(vectors: np.ndarray, precision: str, image_ids: Sequence[str]) 
         else f"has no number above {largest[row]:.3g}, where float16 loses its digits"
     )
     raise InputError(
-        f"--store_precision float16: the vector of the image named below {reason}. Use --store_precision float32.",
+        f"--store_precision float16: the vector of one image {reason}. Use --store_precision float32: all vectors are made "
+        "anew.",
         examples=[str(image_ids[row])],
     )
 

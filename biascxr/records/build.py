@@ -85,11 +85,8 @@ def check_rejected(folder: Path, cohort: Cohort, max_share: float) -> None:
     table = folder / "rejected.csv"
     share = len(rejected) / len(cohort)
     message = f"{len(rejected):,} of {len(cohort):,} files ({share:.1%}) cannot be used: {_by_reason(rejected)}. See {table}"
-    if share > max_share or len(rejected) == len(cohort):
-        raise InputError(
-            f"{message}. That is more than --max_rejected_share {max_share:g}: check --images_root and the paths in the "
-            "table, or raise the share to go on without these files."
-        )
+    if len(rejected) == len(cohort):
+        raise InputError(f"{message}. No image is left: check --images_root and the paths in the table.")
     split_of = dict(zip(cohort.table["image_id"], cohort.table["split"], strict=True))
     lost = []
     for split in SPLITS:
@@ -97,10 +94,17 @@ def check_rejected(folder: Path, cohort: Cohort, max_share: float) -> None:
         if rows and len(rows) == len(cohort.split_rows(split)):
             lost.append(f"{split}: all {len(rows):,} of its files were rejected ({_by_reason(rows)})")
     if lost:
+        # Without rows, validation and calibration are drawn from train; the other two are not.
+        needs_drawing = any(text.startswith(("train:", "test:")) for text in lost)
+        advice = " and have all splits drawn from the others with --split_source random" if needs_drawing else ""
         raise InputError(
             f"No image is left in a split that has to be learned from or judged on. {'; '.join(lost)}. See {table}: complete "
-            "or mend these files; or leave their rows out of the table and have all splits drawn from the others with "
-            "--split_source random."
+            f"or mend these files, or leave their rows out of the table{advice}."
+        )
+    if share > max_share:
+        raise InputError(
+            f"{message}. That is more than --max_rejected_share {max_share:g}: check --images_root and the paths in the "
+            "table, or raise the share to go on without these files."
         )
     logger.warning("%s: the run goes on without them.", message)
 

@@ -192,7 +192,8 @@ def to_8_bits(pixels: np.ndarray, kind: str) -> np.ndarray:
         ImageError: every pixel has one value, or a value is not finite.
     """
     pixels = pixels.astype(np.float64)
-    if not np.isfinite(pixels).all():
+    low, high = pixels.min(), pixels.max()
+    if not np.isfinite([low, high]).all():  # NaN is both the least and the greatest
         raise ImageError(f"{kind} whose grey levels are not all finite numbers")
-    low, high = require_contrast(pixels, kind).min(), pixels.max()
+    require_contrast(pixels, kind)
     return np.rint((pixels - low) * (255 / (high - low))).astype(np.uint8)

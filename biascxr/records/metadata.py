@@ -1,7 +1,7 @@
 """TensorFlow Datasets metadata, so that `tfds.builder_from_directory(folder)` reads the records with no code of ours.
 
 `tfds.load(name, data_dir=...)` looks for `data_dir/name/version`; `link_for_tfds` puts a link there, and the builder script
-`tfds_builder.py` a copy.
+`biascxr/tfds_builder.py` a copy.
 """
 
 from __future__ import annotations

@@ -255,7 +255,7 @@ def notes(inputs: ExternalInputs) -> list[str]:
     """Returns what a reader has to know about these two cohorts; counts of one to nine patients or images are hidden."""
     facts, found = inputs.facts, []
     found.append(
-        "The vectors are made by the run's own encoder: its fingerprint agrees."
+        "The vectors are made by the run's own encoder: the same network in the same precision."
         if inputs.is_known_maker
         else "The vectors have the length of the run's. Who made them is not known here, so whether it is the same encoder "
         "cannot be checked."

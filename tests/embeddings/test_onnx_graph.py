@@ -190,4 +190,4 @@ def test_keras_computes_where_onnx_runtime_is_not_installed(records, weights, tm
 
 def test_keras_computes_where_there_is_a_gpu(records, weights, tmp_path, monkeypatch):
     monkeypatch.setattr(build, "has_gpu", lambda: True)
-    assert embed(records, weights, tmp_path / "made").card["runtime"] == "keras"
+    assert embed(records, weights, tmp_path / "made").card["runtime"] == "keras on a GPU"

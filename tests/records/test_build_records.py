@@ -251,12 +251,13 @@ class TestASplitThatIsLost:
         ) as error:
             check_rejected(tmp_path, cohort, 0.5)
         assert "train" not in str(error.value) and "image_" not in str(error.value)
-        assert str(tmp_path / "rejected.csv") in str(error.value) and "--split_source random" in str(error.value)
+        assert str(tmp_path / "rejected.csv") in str(error.value) and "--split_source" not in str(error.value)
 
     def test_two_are_both_named(self, cohort, tmp_path):
         reject(tmp_path, [*self.names(cohort, "calibration"), *self.names(cohort, "test")])
-        with pytest.raises(InputError, match=r" calibration: all 4 of .*; test: all 10 of its files were rejected"):
-            check_rejected(tmp_path, cohort, 0.5)
+        for share in (0.5, 0.0):  # also where the share alone would stop it: no share helps
+            with pytest.raises(InputError, match=r" calibration: all 4 of .*; test: all 10 of its files were .*source random"):
+                check_rejected(tmp_path, cohort, share)
 
     def test_with_one_image_left_the_run_goes_on(self, cohort, tmp_path):
         reject(tmp_path, self.names(cohort, "calibration")[:3])

@@ -54,7 +54,7 @@ def require_the_same(folder, copy):
 
 
 def test_tfds_load_builds_a_copy_that_is_read_without_the_records(built, tmp_path):
-    from biascxr.records.tfds_builder import RecordsFolder
+    from biascxr.tfds_builder import RecordsFolder
 
     config = RecordsFolder(name="mine", folder=str(built))
     data = tfds.load("biascxr_records", data_dir=tmp_path / "data", split="train", builder_kwargs={"config": config})
@@ -71,14 +71,14 @@ def test_tfds_build_does_so_from_the_command_line(built, tmp_path):
     from tensorflow_datasets.scripts.cli import build, cli_utils
 
     config = json.dumps({"name": "mine", "folder": str(built)})
-    flags = ["--imports", "biascxr.records.tfds_builder", "--config", config, "--data_dir", str(tmp_path / "data")]
+    flags = ["--imports", "biascxr.tfds_builder", "--config", config, "--data_dir", str(tmp_path / "data")]
     cli_utils.make_flags_parser(build.Args, description="")(["tfds build", "biascxr_records", *flags]).execute()
     require_the_same(built, tmp_path / "data" / "biascxr_records" / "mine" / "1.0.0")
 
 
 @pytest.mark.parametrize("built", ["png"], indirect=True)
 def test_records_that_are_not_there_or_not_whole_are_said(built, tmp_path):
-    from biascxr.records.tfds_builder import BiascxrRecords, RecordsFolder
+    from biascxr.tfds_builder import BiascxrRecords, RecordsFolder
 
     with pytest.raises(InputError, match=r"is no folder of records: it has no shards\.csv"):
         BiascxrRecords(config=RecordsFolder(name="none", folder=str(tmp_path / "none")), data_dir=tmp_path / "data")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import keras
 import numpy as np
 
@@ -49,7 +51,15 @@ def build_network(
 def _densenet(architecture: str, shape: tuple[int, int, int]):
     kind = {"densenet121": keras.applications.DenseNet121, "densenet201": keras.applications.DenseNet201}[architecture]
     base = kind(include_top=False, weights=None, input_shape=shape, pooling=None)
-    return base.input, base.output
+    numbers = itertools.count(1)
+
+    def named(layer: keras.Layer) -> keras.Layer:
+        """A copy; where Keras left the name to a counter of the process, with one of its own, so that files can be equal."""
+        given = {"name": f"padding{next(numbers)}"} if isinstance(layer, keras.layers.ZeroPadding2D) else {}
+        return type(layer).from_config(layer.get_config() | given)
+
+    copy = keras.models.clone_model(base, input_tensors=keras.Input(shape, name="image"), clone_function=named)
+    return copy.input, copy.output
 
 
 def _small(architecture: str, shape: tuple[int, int, int]):

@@ -446,6 +446,21 @@ def test_the_same_flags_again_do_nothing_and_others_are_refused(trained, made, c
     assert json.loads(copy.with_suffix(".card.json").read_text())["classes"] == ["F", "M"]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("architecture", ["small", "densenet121"])
+def test_a_network_is_written_to_the_same_bytes_whatever_the_process_has_built_before(architecture, tmp_path):
+    from biascxr.embeddings.train.keras_archive import save_reproducibly
+
+    for name in ("one", "two"):
+        settings = {"image_size": 32, "n_classes": 2, "target": "findings", "dropout": 0.5, "norm_momentum": 0.9, "seed": 0}
+        save_reproducibly(build_network(architecture, **settings), tmp_path / f"{name}.keras")
+    one, two = (tmp_path / f"{name}.keras" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    image = np.random.default_rng(0).random((1, 32, 32, 1)).astype(np.float32)
+    expected = build_network(architecture, **settings).predict(image, verbose=0)
+    np.testing.assert_array_equal(keras.models.load_model(one).predict(image, verbose=0), expected)
+
+
 # Killed and gone on with
 
 KILLED = """

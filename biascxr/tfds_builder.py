@@ -5,7 +5,7 @@ Reading needs none of it: `tfds.builder_from_directory(folder)` reads a run's re
 no links: `data_dir/biascxr_records/<name>/1.0.0`, with the same features, splits and image bytes, in TensorFlow Datasets' own
 order and shards. It is derived data as the records are: the terms of the data set they were made from hold for it too.
 
-    from biascxr.records.tfds_builder import RecordsFolder
+    from biascxr.tfds_builder import RecordsFolder
     config = RecordsFolder(name="mine", folder="output/mine/02_records")
     tfds.load("biascxr_records", split="train", builder_kwargs={"config": config})
 
@@ -13,11 +13,12 @@ and from then on, with no code of ours, `tfds.load("biascxr_records/mine", split
 program `tfds` of version 4.9.10 does nothing without two packages that it does not ask for: `pip install apache-beam
 mlcroissant`):
 
-    tfds build biascxr_records --imports biascxr.records.tfds_builder \\
+    tfds build biascxr_records --imports biascxr.tfds_builder \\
         --config '{"name": "mine", "folder": "output/mine/02_records"}'
 
-What was built under a name once is read again, though the run's records have changed since: `tfds build --overwrite` builds
-anew. This module imports TensorFlow Datasets; nothing else in biascxr imports this module.
+Once built, load by the name: a call with a config asks for the run's records, as they were. `tfds build --overwrite` builds
+anew from records that have changed. The name `demo` is taken by `output/demo/02_records`. This module imports TensorFlow
+Datasets; nothing else in biascxr imports this module.
 """
 
 from __future__ import annotations
