@@ -134,7 +134,7 @@ class EmbeddingsConfig:
     pooling: Literal["max", "avg"] = "max"
     """Global pooling of the last feature map; max as the MIMIC Racial Fairness code does."""
     runtime: Literal["auto", "keras", "onnxruntime"] = "auto"
-    """What computes a Keras network: auto takes ONNX Runtime where it is installed and there is no GPU (1.5 times as fast on
+    """What computes a Keras network: auto takes ONNX Runtime where it is installed and there is no GPU (2.3 times as fast on
     two cores, benchmarks/embedding_speed.py; checked against Keras before it is used)."""
     inference_batch: int = 4
     """Images per forward pass of Keras, over all devices; part of the encoder's fingerprint, since it moves the last digits. It
