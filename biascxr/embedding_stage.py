@@ -81,7 +81,7 @@ def from_set(run: Run) -> Source:
     config, cohort = run.config.embeddings, run.cohort()
     given, length, precision = config.vectors, config.vector_length, config.store_precision
     return Source(
-        lambda folder: gather_from(open_vectors(given), cohort, folder, length, precision),
+        lambda folder: gather_from(open_vectors(given), cohort, folder, length, precision, is_stage=True),
         inputs={"vectors": files_digest(Path("/"), [str(path.absolute()) for path in vector_files(given)])},
         settings={"vector_length": length, "store_precision": precision},
         code=("embeddings", "records", "containers", "cohort"),
@@ -97,7 +97,7 @@ def from_files(run: Run) -> Source:
     cohort = run.cohort()
     check_files(run, cohort)
     return Source(
-        lambda folder: gather_vectors(cohort, folder, vector_length=length, precision=precision),
+        lambda folder: gather_vectors(cohort, folder, vector_length=length, precision=precision, is_stage=True),
         inputs={"vectors": files_digest(cohort.images_root, cohort.table["path"])},
         settings={"vector_length": length, "store_precision": precision},
         code=("embeddings", "records", "containers", "cohort"),

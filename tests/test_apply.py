@@ -323,7 +323,7 @@ class TestRefusals:
         here = replace(read_home(home), card=card | {"fingerprint": "a on ONNX Runtime"})
         check_fingerprint(card | {"fingerprint": "a in batches of 4"}, here)
         for other in ({"network": "b"}, {"mixed_precision": "float16"}):
-            with pytest.raises(InputError, match="not the one that the run|mixed_precision off, these with float16"):
+            with pytest.raises(InputError, match=r"not the one that the run|mixed_precision off, these with float16"):
                 check_fingerprint(card | {"fingerprint": "a on ONNX Runtime"} | other, here)
 
 

@@ -143,8 +143,11 @@ def external_tensors(path: Path) -> list[Path]:
 
 
 def card_path(weights: Path) -> Path:
-    """Returns where a card may lie beside weights: `mine.keras` has `mine.card.json`, the folder `f` has `f.card.json`."""
-    return weights.with_name(f"{weights.name}.card.json") if weights.is_dir() else weights.with_suffix(".card.json")
+    """Returns where a card may lie beside weights: `mine.keras` and `mine.weights.h5` have `mine.card.json`, the folder `f` has
+    `f.card.json`."""
+    endings = () if weights.is_dir() else (e for e in FILE_ENDINGS if weights.name.endswith(e))
+    ending = max(endings, key=len, default="")  # `.pth.tar`, not `.tar`
+    return weights.with_name(f"{weights.name.removesuffix(ending)}.card.json")
 
 
 def stated_in_card(weights: Path, *, otherwise: str = NOT_STATED) -> dict:
@@ -258,7 +261,7 @@ def unknown_layer(kind: str, name: str, known: list[str], weights: str) -> Input
         known: the names there are, in the network's order.
         weights: the file.
     """
-    nearest = difflib.get_close_matches(name, known, n=3)
+    nearest = [n for n in known if n.endswith(f"/{name}")][:3] or difflib.get_close_matches(name, known, n=3)
     hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
     shown = known[-10:]
     which = "They are" if len(shown) == len(known) else f"It has {len(known)}; the last are"

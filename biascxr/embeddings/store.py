@@ -23,8 +23,9 @@ HALF = np.finfo(np.float16)
 COMPUTING = tuple(
     f"embeddings/{name}"
     for name in (
-        "base", "pixels", "keras_encoder", "densenet", "keras_file", "torch_densenet", "foreign", "image_input", "signature",
-        "saved_model", "onnx_file", "onnx_graph", "onnx_rewrites", "graph_encoder", "precision", "replicas", "shards",
+        "base", "pixels", "keras_encoder", "densenet", "keras_file", "nested_layers", "torch_densenet", "foreign",
+        "image_input", "signature", "saved_model", "onnx_file", "onnx_graph", "onnx_rewrites", "graph_encoder", "precision",
+        "replicas", "shards",
     )
 )  # fmt: skip
 
@@ -147,7 +148,8 @@ def assemble(cohort: Cohort, parts: list[Path], folder: Path, *, vector_length: 
         store[rows[rows >= 0]] = in_precision(vectors, precision, image_ids)[rows >= 0]
         keys[rows[rows >= 0]] = part_keys[rows >= 0]
     store.flush()
-    np.save(folder / KEYS, keys)
+    with written_whole(folder / KEYS) as temporary, open(temporary, "wb") as file:
+        np.save(file, keys)
     return np.array(kept, object)
 
 

@@ -107,7 +107,9 @@ def test_a_number_beyond_float16_inside_the_network_is_said_and_bfloat16_takes_i
     image = keras.Input((SIZE, SIZE, 1))
     large = keras.layers.Rescaling(1e6)(image)
     keras.Model(image, keras.layers.GlobalMaxPooling2D()(large)).save(tmp_path / "large.keras")
-    with pytest.raises(InputError, match=r"--mixed_precision float16: the network gives NaN or infinity .* bfloat16 reaches further"):
+    with pytest.raises(
+        InputError, match=r"--mixed_precision float16: the network gives NaN or infinity .* bfloat16 reaches further"
+    ):
         encoder_of(tmp_path / "large.keras", "float16").encode(images)
     expected = encoder_of(tmp_path / "large.keras").encode(images)
     np.testing.assert_allclose(encoder_of(tmp_path / "large.keras", "bfloat16").encode(images), expected, rtol=0.01)

@@ -122,9 +122,7 @@ class TestOfRecords:
         assert KnownVectors(half, "float16").get(key).dtype == np.float32
 
     def test_what_float16_cannot_hold_stops_the_run_and_nothing_infinite_is_left(self, embed, tmp_path):
-        with pytest.raises(
-            InputError, match=r"--store_precision float16: the vector of one image holds .*, beyond float16's"
-        ):
+        with pytest.raises(InputError, match=r"--store_precision float16: the vector of one image holds .*, beyond float16's"):
             embed("half", "float16", factor=1000.0)
         assert not (tmp_path / "half" / "vectors.npy").exists()
         embed("full", "float32", factor=1000.0)

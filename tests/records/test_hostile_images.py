@@ -109,7 +109,10 @@ HOSTILE = {
     "two_images.jpg": (lambda: frames("mpo"), r"jpeg of 2 frames \(animated or multi-frame\)"),
     "cine.dcm": (lambda: dicom(NumberOfFrames=2, Rows=80), r"DICOM of 2 frames \(animated or multi-frame\)"),
     "slope_nan.dcm": (lambda: dicom(RescaleSlope="nan", RescaleIntercept=0), "DICOM whose RescaleSlope is nan"),
-    "slope_huge.dcm": (lambda: dicom(RescaleSlope="1e308", RescaleIntercept=0), "DICOM whose grey levels are not all finite numbers"),
+    "slope_huge.dcm": (
+        lambda: dicom(RescaleSlope="1e308", RescaleIntercept=0),
+        "DICOM whose grey levels are not all finite numbers",
+    ),
     "slope_inf.dcm": (lambda: dicom(RescaleSlope="inf", RescaleIntercept=0), "DICOM whose RescaleSlope is inf"),
     "slope_0.dcm": (lambda: dicom(RescaleSlope=0, RescaleIntercept=0), "DICOM whose RescaleSlope is 0"),
     "intercept.dcm": (lambda: dicom(RescaleSlope=1, RescaleIntercept="nan"), "DICOM whose RescaleIntercept is nan"),
