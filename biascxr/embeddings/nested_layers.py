@@ -39,7 +39,7 @@ def output_of(model, name: str):
 
 
 def last_pooling(model) -> str | None:
-    """Returns the name of the last global pooling that all a model says of an image passes through; None where there is none.
+    """Returns the name of the last global pooling that everything passes which a model says of an image, or None.
 
     A pooling inside a squeeze-and-excitation block has a way round it, and is no summary of the image.
     """
@@ -55,8 +55,11 @@ def _all_passes(model, layer) -> bool:
 
     if isinstance(model, keras.Sequential):  # a chain; where it was loaded, its outputs are not of the graph of its layers' own
         return True
+    given = keras.Layer.output.fget(layer)
+    if all(output is given for output in model.outputs):
+        return True
     try:
-        keras.Model(keras.Layer.output.fget(layer), model.outputs)
+        keras.Model(given, model.outputs)
     except ValueError:  # there is a way round it
         return False
     return True
