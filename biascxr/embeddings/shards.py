@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import socket
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,9 +81,10 @@ class EmbedReport:
 def embed_shard(job: EmbedJob) -> EmbedReport:
     """Embeds one shard, or finds it done by an interrupted run.
 
-    Every forward pass has a full batch, the last one filled up with its last image: a vector's last digits depend on the
-    batch's shape, and must not depend on how many images a shard has, or which of them were known. A part
-    holds float32, whatever the store's type.
+    Every forward pass has a full batch, the last one filled up with its last image, and an image's place in it follows from its
+    place in the shard alone: a vector's last digits depend on the batch's shape, with some processors on the place in it, too
+    (1e-8 was seen), and must not depend on how many images a shard has, or which of them were known. A part holds float32,
+    whatever the store's type.
 
     Raises:
         InputError: the store's type cannot hold a vector.
@@ -90,33 +93,33 @@ def embed_shard(job: EmbedJob) -> EmbedReport:
         return EmbedReport(job.part, len(read_part(job.part)[0]), 0)
     precision = job.encoder.config.store_precision
     known = KnownVectors.open(job.earlier, precision) if job.earlier is not None else None
-    image_ids, keys, images, waiting = [], [], [], []
-    rows: dict[int, np.ndarray] = {}
-    encoder, batch, n_taken = None, job.encoder.batch, 0
-    for index, data in enumerate(read_records(job.records)):
-        example = decode_example(data)
-        stored = example["image"][0]
-        image_ids.append(example["image_id"][0].decode())
-        keys.append(row_key(stored, job.made_by))
-        vector = known.get(keys[-1]) if known is not None else None
-        if vector is not None:
-            rows[index], n_taken = vector, n_taken + 1
-            continue
-        images.append(decode(stored))
-        waiting.append(index)
-        if len(images) == batch:
-            encoder = encoder or built(job)
-            rows |= zip(waiting, encoder.encode(np.stack(images)), strict=True)
-            images, waiting = [], []
-    if images:
-        encoder = encoder or built(job)
-        full = np.stack(images + [images[-1]] * (batch - len(images)))
-        rows |= zip(waiting, encoder.encode(full)[: len(images)], strict=True)
-    vectors = np.stack([rows[i] for i in range(len(image_ids))]) if rows else np.zeros((0, 0), np.float32)
+    image_ids, keys, rows, n_taken = [], [], [], 0
+    for block in batched(read_records(job.records), job.encoder.batch):
+        stored = []
+        for data in block:
+            example = decode_example(data)
+            stored.append(example["image"][0])
+            image_ids.append(example["image_id"][0].decode())
+            keys.append(row_key(stored[-1], job.made_by))
+        vectors = [known.get(key) if known is not None else None for key in keys[len(rows) :]]
+        n_taken += sum(vector is not None for vector in vectors)
+        if any(vector is None for vector in vectors):
+            images = [decode(image) for image in stored]
+            made = built(job).encode(np.stack(images + [images[-1]] * (job.encoder.batch - len(images))))
+            vectors = [new if vector is None else vector for vector, new in zip(vectors, made, strict=False)]
+        rows += vectors
+    vectors = np.stack(rows) if rows else np.zeros((0, 0), np.float32)
     own_keys = np.frombuffer(b"".join(keys), np.uint8).reshape(-1, KEY_BYTES)
     in_precision(vectors, precision, image_ids)  # what the store cannot hold is said now, not after the last shard
     write_part(job.part, image_ids, own_keys, vectors, made_by=job.made_by)
     return EmbedReport(job.part, len(image_ids), n_taken)
+
+
+def batched(items: Iterable, n: int) -> Iterator[list]:
+    """Yields lists of n items, the last one shorter; `itertools.batched` is Python 3.12's."""
+    items = iter(items)
+    while block := list(itertools.islice(items, n)):
+        yield block
 
 
 _BUILT: dict[tuple[EncoderSpec, str], Encoder] = {}

@@ -12,10 +12,12 @@ writes FOLDER/undisturbed and FOLDER/killed, runs with these flags, and prints a
 import importlib
 import json
 import os
+import random
 import shutil
 import signal
 import sys
 import threading
+from itertools import pairwise
 from multiprocessing import resource_tracker
 from pathlib import Path
 
@@ -65,7 +67,7 @@ def live(flags, counter, last=None, seconds=0.0):
 
 
 def finished(run):
-    """Returns the number of parts that a stopped stage holds; of all, and -1, where they were put together."""
+    """Returns the number of parts that a stopped stage holds; -1 where they were put together."""
     folder = next(run.glob(f"*{STAGE}*"), None)
     names = [path.name for path in folder.rglob("*")] if folder else []
     return -1 if {"keys.npy", "vectors.npy"} <= set(names) else sum(name.endswith(".npz") for name in names)
@@ -77,14 +79,13 @@ def main():
         importlib.import_module(name)
     resource_tracker.ensure_running()  # it removes the semaphores of killed pools: their own would be killed with them
     folder, seed, n_kills = Path(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    import numpy
-
     undisturbed, killed, counter = folder / "undisturbed", folder / "killed", folder / "steps"
     end, n_steps = live([*flags, "--output_dir", str(undisturbed)], counter)
     lives = [{"end": end, "steps": n_steps, "finished": finished(undisturbed)}]
     shutil.copytree(undisturbed, killed, ignore=shutil.ignore_patterns(STAGE))
-    rng = numpy.random.default_rng(seed)
-    moments = sorted(rng.choice(numpy.arange(1, n_steps + 1), n_kills, replace=False).tolist())
+    rng = random.Random(seed)
+    edges = [1 + n_steps * k // n_kills for k in range(n_kills + 1)]
+    moments = [rng.randrange(begin, end) for begin, end in pairwise(edges)]  # one in each n-th part of the steps
     for number, last in enumerate([*moments, None]):
         end, steps = live([*flags, "--output_dir", str(killed)], counter, last, 0.0 if number % 2 else rng.uniform(0, 0.01))
         lives.append({"end": end, "steps": steps, "finished": finished(killed)})

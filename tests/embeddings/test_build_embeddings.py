@@ -172,6 +172,22 @@ def test_one_changed_image_costs_one_vector_and_nothing_else_is_made_again(cohor
         assert (folder / name).read_bytes() == (whole / name).read_bytes()
 
 
+def test_an_image_keeps_its_place_in_the_batch_whichever_others_are_known(cohort, records, tmp_path):
+    class Placed(Moments):
+        def encode(self, images):
+            return super().encode(images) + np.arange(len(images), dtype=np.float32)[:, None]
+
+    first, _ = embed(cohort.rows(cohort.table["image_id"].to_numpy()[::2]), records, tmp_path, encoder=Placed())
+    kept = np.load(first / "keys.npy")[::3]  # a store that knows some of them, here and there
+    np.save(first / "keys.npy", kept)
+    np.save(first / "vectors.npy", np.load(first / "vectors.npy")[::3])
+    encoder = Placed()
+    folder, _ = embed(cohort, records, tmp_path, name="again", encoder=encoder, earlier=first)
+    whole, _ = embed(cohort, records, tmp_path, name="whole", encoder=Placed())
+    assert len(kept) > 0 and len(encoder.batches) > 0
+    assert (folder / "vectors.npy").read_bytes() == (whole / "vectors.npy").read_bytes()
+
+
 def test_a_run_stopped_between_its_last_shard_and_the_stages_end_embeds_nothing_again(cohort, records, tmp_path):
     folder, before = embed(cohort, records, tmp_path)
     kept = np.array(before.vectors)
