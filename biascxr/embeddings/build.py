@@ -144,10 +144,11 @@ def build_embeddings(
 def set_aside(folder: Path) -> Path | None:
     """Moves aside what a run made that was stopped between its last shard and the end of the stage; returns where it lies."""
     before = folder / BEFORE
-    if (folder / KEYS).is_file() and (folder / VECTORS).is_file():
+    if (folder / KEYS).is_file() and ((folder / VECTORS).is_file() or (before / VECTORS).is_file()):
         before.mkdir(exist_ok=True)
-        for name in (VECTORS, KEYS):  # the keys last: without them the vectors are not used
-            os.replace(folder / name, before / name)
+        for name in (VECTORS, KEYS):  # the keys last: where they are, the move is not finished
+            if (folder / name).is_file():
+                os.replace(folder / name, before / name)
     return before if (before / KEYS).is_file() else None
 
 

@@ -13,6 +13,7 @@ from biascxr.embeddings.keras_encoder import KerasEncoder
 from biascxr.embeddings.onnx_graph import GraphSession, export
 from biascxr.embeddings.pixels import SOURCES
 from biascxr.errors import InputError
+from biascxr.work import written_whole
 
 
 class GraphEncoder(Encoder):
@@ -62,8 +63,10 @@ def write_graph(encoder: KerasEncoder, path: Path, card: dict) -> None:
     beside = _beside(path)
     if path.is_file() and beside.is_file() and json.loads(beside.read_text(encoding="utf-8")) == described:
         return
+    beside.unlink(missing_ok=True)  # it says that the graph is this one
     export(encoder.model, path, size=encoder.input_size)
-    beside.write_text(json.dumps(described, sort_keys=True), encoding="utf-8")
+    with written_whole(beside) as temporary:
+        temporary.write_text(json.dumps(described, sort_keys=True), encoding="utf-8")
 
 
 def remove_graph(path: Path) -> None:

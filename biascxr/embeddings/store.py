@@ -103,7 +103,8 @@ def assemble(cohort: Cohort, parts: list[Path], folder: Path, *, vector_length: 
         store[rows[rows >= 0]] = vectors[rows >= 0]
         keys[rows[rows >= 0]] = part_keys[rows >= 0]
     store.flush()
-    np.save(folder / KEYS, keys)
+    with written_whole(folder / KEYS) as temporary, open(temporary, "wb") as file:
+        np.save(file, keys)
     return np.array(kept, object)
 
 
