@@ -79,7 +79,7 @@ def from_set(run: Run) -> Source:
 
     given, length, cohort = run.config.embeddings.vectors, run.config.embeddings.vector_length, run.cohort()
     return Source(
-        lambda folder: gather_from(open_vectors(given), cohort, folder, length),
+        lambda folder: gather_from(open_vectors(given), cohort, folder, length, is_stage=True),
         inputs={"vectors": files_digest(Path("/"), [str(path.absolute()) for path in vector_files(given)])},
         settings={"vector_length": length},
         code=("embeddings", "records", "containers", "cohort"),
@@ -94,7 +94,7 @@ def from_files(run: Run) -> Source:
     length, cohort = run.config.embeddings.vector_length, run.cohort()
     check_files(run, cohort)
     return Source(
-        lambda folder: gather_vectors(cohort, folder, vector_length=length),
+        lambda folder: gather_vectors(cohort, folder, vector_length=length, is_stage=True),
         inputs={"vectors": files_digest(cohort.images_root, cohort.table["path"])},
         settings={"vector_length": length},
         code=("embeddings", "records", "containers", "cohort"),

@@ -19,22 +19,24 @@ from biascxr.embeddings.vectors import Fault, VectorError, VectorSource, open_ve
 from biascxr.embeddings.vectors.base import MAP_LENGTH, MAP_SHAPE, pooled_length, sums_of
 from biascxr.embeddings.vectors.per_image import FilePerImage, names_of, read_vector
 from biascxr.errors import InputError
-from biascxr.records import write_rejected
+from biascxr.records import read_rejected, write_rejected
+from biascxr.work import remove_left_overs
 
 logger = logging.getLogger("biascxr")
 
 BLOCK_ROWS = 10_000
 STEP_BYTES = 1 << 20  # read, looked at and written while it is in the processor's cache
-DAMAGE_FILE = "source_damage.csv"
+DAMAGE_FILE, PROGRESS_FILE = "source_damage.csv", "progress.jsonl"
 
 
-def gather_vectors(cohort: Cohort, folder: Path, *, vector_length: int | None) -> EmbeddingSet:
+def gather_vectors(cohort: Cohort, folder: Path, *, vector_length: int | None, is_stage: bool = False) -> EmbeddingSet:
     """Gathers one file per image into one array on disk, in table order; writes `rejected.csv`.
 
     Args:
         cohort: rows whose `path` is a vector file.
         folder: where `vectors.npy` is made.
         vector_length: required length; default: the most frequent one among the first readable files.
+        is_stage: see `gather_from`.
 
     Raises:
         InputError: no file can be read.
@@ -42,10 +44,12 @@ def gather_vectors(cohort: Cohort, folder: Path, *, vector_length: int | None) -
     root = str(cohort.images_root)
     paths = [os.path.join(root, path) for path in cohort.table["path"].to_numpy(object)]  # pathlib takes longer than to read
     source = FilePerImage(paths, cohort.table["image_id"].to_numpy(object))
-    return gather_from(source, cohort, folder, vector_length)
+    return gather_from(source, cohort, folder, vector_length, is_stage=is_stage)
 
 
-def gather_from(source: VectorSource, cohort: Cohort, folder: Path, vector_length: int | None = None) -> EmbeddingSet:
+def gather_from(
+    source: VectorSource, cohort: Cohort, folder: Path, vector_length: int | None = None, *, is_stage: bool = False
+) -> EmbeddingSet:
     """Gathers a source's vectors of a cohort's images into `vectors.npy`, in the cohort's order, without holding them.
 
     Written to the folder beside it: `rejected.csv`, every image that has no usable vector and why; `source_damage.csv` where
@@ -57,6 +61,8 @@ def gather_from(source: VectorSource, cohort: Cohort, folder: Path, vector_lengt
         cohort: gives the images and their order.
         folder: the stage's folder.
         vector_length: required length of a vector; default: what most of the source's first readable rows have.
+        is_stage: the folder belongs to this cohort and this state of the source alone, as a stage's does, so `vectors.npy` in
+            it is what this would make: a run was stopped before the rest of the stage was done.
 
     Returns:
         The vectors of the images that have one; `card` says where a feature map was pooled.
@@ -64,19 +70,30 @@ def gather_from(source: VectorSource, cohort: Cohort, folder: Path, vector_lengt
     Raises:
         InputError: no row of the source can be read, or it holds none of the cohort's images.
     """
+    remove_left_overs(folder)
     raw_length = source.raw_length(vector_length)
     length = pooled_length(raw_length)
+    image_ids = cohort.table["image_id"].to_numpy(object)
+    kept = _kept_before(image_ids, folder, length) if is_stage else None
+    if kept is None:
+        kept = _gather(source, cohort, folder, raw_length)
+    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
+    return EmbeddingSet(image_ids[kept], np.zeros(int(kept.sum()), np.int32), vectors, _card(source, raw_length))
+
+
+def _gather(source: VectorSource, cohort: Cohort, folder: Path, raw_length: int) -> np.ndarray:
+    """Writes `vectors.npy`, `rejected.csv` and what else `gather_from` says; returns which rows are in it, `[n] bool`."""
     image_ids = cohort.table["image_id"].to_numpy(object)
     target, reasons, n_others = _match(source, image_ids)
     if n_others:
         logger.info("embeddings: %d vectors of the source are of images that the cohort does not hold", n_others)
     kept = np.zeros(len(cohort), bool)
     with (
-        RowFile(folder / "all.npy", (len(cohort), length)) as store,
+        RowFile(folder / "all.npy", (len(cohort), pooled_length(raw_length))) as store,
         tqdm(total=len(source), desc="vectors", unit="image", mininterval=0.5) as bar,
     ):
         work = {"ids": [_digest(source.image_ids), _digest(image_ids)], "raw_length": raw_length, "source": source.kind}
-        journal = Journal(folder / "progress.jsonl", work)
+        journal = Journal(folder / PROGRESS_FILE, work)
         done = {part.start: part for part in map(_part, journal.entries) if not store.is_new}
         for start in range(0, len(source), BLOCK_ROWS):
             stop = min(start + BLOCK_ROWS, len(source))
@@ -89,10 +106,21 @@ def gather_from(source: VectorSource, cohort: Cohort, folder: Path, vector_lengt
                 row = start + place
                 reasons[int(target[row])] = (source.place(row), reason)
             bar.update(stop - start)
-        _keep_rows(store, kept, folder)
-    _write_reasons(source, cohort, folder, kept, reasons)
-    vectors = np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False)
-    return EmbeddingSet(image_ids[kept], np.zeros(int(kept.sum()), np.int32), vectors, _card(source, raw_length))
+        _write_reasons(source, cohort, folder, kept, reasons)
+        _keep_rows(store, kept, folder)  # last: where the vectors are, the reasons are
+    return kept
+
+
+def _kept_before(image_ids: np.ndarray, folder: Path, length: int) -> np.ndarray | None:
+    """Returns which rows are in the `vectors.npy` of a run that was stopped behind it, `[n] bool`; None where there is none."""
+    if not (folder / "vectors.npy").is_file():
+        return None
+    rejected = {row["image_id"] for row in read_rejected(folder)}
+    kept = np.array([image_id not in rejected for image_id in image_ids], bool)
+    if np.load(folder / "vectors.npy", mmap_mode="r", allow_pickle=False).shape != (int(kept.sum()), length):
+        return None
+    _remove_unfinished(folder)
+    return kept
 
 
 @dataclass(frozen=True)
@@ -185,7 +213,7 @@ def _position(name: str, position: dict[str, int]) -> int:
 
 
 def _keep_rows(store: RowFile, kept: np.ndarray, folder: Path) -> None:
-    """Makes `vectors.npy` of the rows that are kept, and takes the files of the unfinished work away."""
+    """Makes `vectors.npy` of the rows that are kept, and removes the files of the unfinished work."""
     if kept.all():
         (folder / "all.npy").replace(folder / "vectors.npy")
     else:
@@ -197,8 +225,13 @@ def _keep_rows(store: RowFile, kept: np.ndarray, folder: Path) -> None:
                 part = rows[start : start + step]
                 target.write(np.arange(start, start + len(part)), store.read(part))
         temporary.replace(folder / "vectors.npy")
-        (folder / "all.npy").unlink()
-    (folder / "progress.jsonl").unlink()
+    _remove_unfinished(folder)
+
+
+def _remove_unfinished(folder: Path) -> None:
+    """Removes the files of the unfinished work."""
+    for name in ("all.npy", PROGRESS_FILE):
+        (folder / name).unlink(missing_ok=True)
 
 
 def _write_reasons(

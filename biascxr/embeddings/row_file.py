@@ -89,7 +89,7 @@ class Journal:
             found = []
         if found and found[0] == header:
             self.entries = found[1:]
-            path.write_bytes(b"".join(line + b"\n" for line in whole))
+            os.truncate(path, sum(len(line) + 1 for line in whole))
         else:
             path.write_text(json.dumps(header) + "\n", encoding="utf-8")
 

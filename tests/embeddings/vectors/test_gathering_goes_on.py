@@ -58,18 +58,18 @@ KILL = """
     def hook(owner, name, last, share):
         # the process is killed in the middle of the last of these calls, when this share of its bytes is written
         whole, calls = getattr(owner, name), 0
-        def call(first, *rest):
+        def call(first, *rest, **named):
             nonlocal calls
             calls += 1
             if calls < last:
-                return whole(first, *rest)
+                return whole(first, *rest, **named)
             if name == "_write_all":
                 whole(first, rest[0][: int(len(rest[0]) * share)], *rest[1:])
             elif name == "add":
                 with open(first._path, "a") as file:
                     file.write('{"start": ')
             elif share == 1:
-                whole(first, *rest)
+                whole(first, *rest, **named)
             os.kill(os.getpid(), signal.SIGKILL)
         setattr(owner, name, call)
 
