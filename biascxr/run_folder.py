@@ -156,6 +156,7 @@ class RunFolder:
             for kept in members_of(final):  # stages of their own, which say themselves whether they are up to date
                 if not (partial / kept.name).exists():
                     os.replace(kept, partial / kept.name)
+            (final / "manifest.json").unlink(missing_ok=True)  # first: what is half removed must not be taken for whole
             shutil.rmtree(final)
         os.replace(partial, final)
         logger.info("%s: done in %.1f s", title, seconds)

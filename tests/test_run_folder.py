@@ -193,6 +193,21 @@ def test_a_run_killed_between_the_manifest_and_the_rename_gives_the_same_digest(
     assert outputs_digest(stage.make()) == whole
 
 
+def test_a_stage_that_was_half_removed_for_another_is_not_taken_for_whole(stage, monkeypatch):
+    table = stage.make() / "table.csv"
+
+    def killed(folder):
+        (folder / "table.csv").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(run_folder.shutil, "rmtree", killed)
+        stage.make(settings={"seed": 1})
+    assert not table.exists()
+    stage.make()
+    assert table.read_text() == "hello"
+
+
 def test_files_are_followed_by_size_time_and_presence(tmp_path):
     (tmp_path / "a.jpg").write_bytes(b"123")
     one = files_digest(tmp_path, ["a.jpg", "b.jpg"])
