@@ -142,8 +142,11 @@ def external_tensors(path: Path) -> list[Path]:
 
 
 def card_path(weights: Path) -> Path:
-    """Returns where a card may lie beside weights: `mine.keras` has `mine.card.json`, the folder `f` has `f.card.json`."""
-    return weights.with_name(f"{weights.name}.card.json") if weights.is_dir() else weights.with_suffix(".card.json")
+    """Returns where a card may lie beside weights: `mine.keras` and `mine.weights.h5` have `mine.card.json`, the folder `f` has
+    `f.card.json`."""
+    endings = () if weights.is_dir() else (e for e in FILE_ENDINGS if weights.name.endswith(e))
+    ending = max(endings, key=len, default="")  # `.pth.tar`, not `.tar`
+    return weights.with_name(f"{weights.name.removesuffix(ending)}.card.json")
 
 
 def stated_in_card(weights: Path, *, otherwise: str = NOT_STATED) -> dict:

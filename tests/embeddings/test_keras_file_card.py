@@ -1,4 +1,4 @@
-"""The card beside a `.keras` encoder: what it says is passed on, and a broken one is named."""
+"""The card beside an encoder's weights: where it lies, that what it says is passed on, and that a broken one is named."""
 
 from __future__ import annotations
 
@@ -6,7 +6,8 @@ import keras
 import pytest
 
 from biascxr.config import EmbeddingsConfig
-from biascxr.embeddings import find_encoder
+from biascxr.embeddings import find_encoder, weights_files
+from biascxr.embeddings.base import FILE_ENDINGS, card_path
 from biascxr.errors import InputError
 
 
@@ -16,6 +17,19 @@ def weights(tmp_path):
     path = tmp_path / "small.keras"
     keras.Model(inputs, keras.layers.GlobalAveragePooling2D()(inputs)).save(path)
     return path
+
+
+@pytest.mark.parametrize("ending", FILE_ENDINGS)
+def test_a_card_has_the_name_of_the_weights_without_their_ending_be_it_in_two_parts(ending, tmp_path):
+    (tmp_path / f"mine.v2{ending}").touch()
+    assert card_path(tmp_path / f"mine.v2{ending}") == tmp_path / "mine.v2.card.json"
+    (tmp_path / "mine.v2.card.json").write_text("{}")
+    assert weights_files(str(tmp_path / f"mine.v2{ending}"))[-1] == tmp_path / "mine.v2.card.json"
+
+
+def test_a_folder_is_named_by_all_of_its_name(tmp_path):
+    (tmp_path / "mine.keras").mkdir()
+    assert card_path(tmp_path / "mine.keras") == tmp_path / "mine.keras.card.json"
 
 
 def encoder(path):
