@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import pickletools
 import re
-from collections.abc import Mapping
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
@@ -13,6 +18,13 @@ from biascxr.errors import InputError
 
 # Where training scripts put the state dict of a checkpoint, in the order looked in.
 NESTS = ("state_dict", "model_state_dict", "model", "net", "weights")
+PROTOCOL = 2  # of pickles, the one that `torch.save` writes and `weights_only` reads
+# What a file of tensors and plain containers names to be built.
+TENSORS = re.compile(
+    r"collections\.(OrderedDict|Counter)|torch\.\w+|torch\.(_utils|_tensor|storage)\.\w+|torch\.nn\.parameter\.\w+"
+)
+N_PICKLES = 5  # in a file as PyTorch wrote them before 1.6: three about the file, the object, the keys of its storages
+MAX_PICKLE_BYTES = 1 << 28  # without the tensors' numbers
 _BROKEN = (RuntimeError, EOFError, LookupError, ValueError, TypeError, AttributeError, OSError)
 
 
@@ -56,6 +68,9 @@ def _read_with_torch(path: Path) -> dict[str, np.ndarray]:
         named = re.search(r"GLOBAL ([\w.]+)", str(error))
         if named:
             raise _holds_objects(path, named[1]) from error
+        protocol, objects = _pickled(path)
+        if protocol > PROTOCOL:  # PyTorch names an operation of it, and neither the protocol nor what is in the file
+            raise (_holds_objects(path, objects[0]) if objects else _other_protocol(path, protocol)) from error
         raise _unreadable(path, error) from error
     except _BROKEN as error:
         raise _unreadable(path, error) from error
@@ -79,24 +94,90 @@ def _tensors_in(loaded: object, torch) -> dict | None:
     return found or {name: value for name, value in loaded.items() if isinstance(value, torch.Tensor)} or None
 
 
+def _pickled(path: Path) -> tuple[int, list[str]]:
+    """Tells what a PyTorch file's pickle is, by its operations; none of them is carried out.
+
+    Args:
+        path: the file, a zip archive or, as before PyTorch 1.6, pickles one after the other.
+
+    Returns:
+        The pickle protocol, 0 where not one pickle is whole; the names of what they build beside tensors and plain containers,
+        in order.
+    """
+    protocol, names, n_whole = 0, [], 0
+    texts: list[object] = []  # what was put on the stack, and only where it is a text: a name is two of them
+    memo: dict[int, object] = {}
+    try:
+        with _pickle_of(path) as (file, n_pickles):
+            for _ in range(n_pickles):
+                for operation, argument, _ in pickletools.genops(file):
+                    if operation.name == "PROTO":
+                        protocol = max(protocol, argument)
+                    elif operation.name == "GLOBAL":
+                        names.append(argument.replace(" ", "."))
+                    elif operation.name == "STACK_GLOBAL":
+                        names.append(".".join(map(str, texts[-2:])))
+                        texts.append(None)
+                    elif operation.name in ("MEMOIZE", "PUT", "BINPUT", "LONG_BINPUT"):
+                        memo[len(memo) if argument is None else argument] = texts[-1] if texts else None
+                    elif operation.name in ("GET", "BINGET", "LONG_BINGET"):
+                        texts.append(memo.get(argument))
+                    elif operation.name not in ("FRAME", "MARK"):
+                        texts.append(argument if isinstance(argument, str) else None)
+                n_whole += 1
+                texts.clear()
+                memo.clear()
+    except (ValueError, LookupError, OSError, EOFError, RuntimeError, zipfile.BadZipFile, zlib.error):
+        if n_whole == 0:
+            return 0, []
+    return protocol, [name for name in names if not TENSORS.fullmatch(name)]
+
+
+@contextmanager
+def _pickle_of(path: Path) -> Iterator[tuple[BinaryIO, int]]:
+    """Opens the pickle of a PyTorch file; yields it and how many pickles there are in it."""
+    if not zipfile.is_zipfile(path):
+        with open(path, "rb") as file:
+            yield file, N_PICKLES
+        return
+    with zipfile.ZipFile(path) as archive:
+        entries = [entry for entry in archive.infolist() if entry.filename.rpartition("/")[2] == "data.pkl"]
+        if len(entries) != 1 or entries[0].file_size > MAX_PICKLE_BYTES:
+            raise ValueError("not one pickle of a size that PyTorch writes")
+        with archive.open(entries[0]) as file:
+            yield file, 1
+
+
 def _holds_objects(path: Path, kind: str) -> InputError:
     """Returns the error for a pickled module, with the line that exports its tensors.
 
     TorchXRayVision's own files and `torch.save(model, ...)` are such; so is a checkpoint with a NumPy number in it.
     """
+    return InputError(
+        f"--weights {path} holds Python objects ({kind}), not tensors only, and is not opened: to unpickle is to run the code "
+        f"in it. If you trust the file, export its tensors once, where {kind.split('.')[0]} is installed, and give the new "
+        f"file:\n{_exporting(path)}"
+    )
+
+
+def _other_protocol(path: Path, protocol: int) -> InputError:
+    """Returns the error for tensors in a pickle that PyTorch reads only together with the code in it."""
+    return InputError(
+        f"--weights {path} is written in pickle protocol {protocol}, which PyTorch opens only by running the code in it; "
+        f"tensors alone are read from protocol {PROTOCOL}, torch.save's own. If you trust the file, write its tensors anew "
+        f"once, and give the new file:\n{_exporting(path)}"
+    )
+
+
+def _exporting(path: Path) -> str:
+    """Returns the command that exports a file's tensors, and the flag that then gives them."""
     exported = path.with_name(f"{path.name.split('.')[0]}_state_dict.pth")
     line = (
         f"import torch; m = torch.load({str(path)!r}, map_location='cpu', weights_only=False); "
         "m = m.get('state_dict', m.get('model', m)) if isinstance(m, dict) else m; "
         f"torch.save(m if isinstance(m, dict) else m.state_dict(), {str(exported)!r})"
     )
-    package = kind.split(".")[0]
-    return InputError(
-        f"--weights {path} holds Python objects ({kind}), not tensors only, and is not opened: to unpickle is to run the code "
-        f"in it. If you trust the file, export its tensors once, where {package} is installed, and give the new file:\n"
-        f'    python -c "{line}"\n'
-        f"    --weights {exported}"
-    )
+    return f'    python -c "{line}"\n    --weights {exported}'
 
 
 def _unreadable(path: Path, error: Exception) -> InputError:

@@ -75,9 +75,10 @@ class TestAStateDict:
 class TestPythonObjects:
     @pytest.mark.parametrize("held", [lambda m: m, lambda m: {"model": m, "epoch": 3},
                                       lambda m: {"state_dict": m.state_dict(), "best": np.float64(3)}])  # fmt: skip
-    def test_are_refused_with_the_line_that_exports_their_tensors(self, tmp_path, module, held):
+    @pytest.mark.parametrize("protocol", [2, 4])
+    def test_are_refused_with_the_line_that_exports_their_tensors(self, tmp_path, module, held, protocol):
         path = tmp_path / "whole.v1.pt"
-        torch.save(held(module), path)
+        torch.save(held(module), path, pickle_protocol=protocol)
         with pytest.raises(InputError, match=r"holds Python objects \((torch|numpy)[\w.]+\), not tensors only") as error:
             read_state_dict(path)
         line = re.search(r'python -c "(.*)"\n', str(error.value))[1]
