@@ -129,8 +129,8 @@ class EmbeddingsConfig:
     """How the weights want their pixels (size, range, normalisation), by the name of those who trained them; auto tells it
     from the weights where they tell it."""
     layer: str | None = None
-    """Layer of a .keras model, or output of an ONNX file or a SavedModel, that is the vector (default: the last global
-    pooling or the only vector); a map is pooled."""
+    """Layer of a .keras model (densenet121/relu: inside a nested one), or output of an ONNX file or a SavedModel, that is the
+    vector (default: the last global pooling or the only vector); a map is pooled."""
     pooling: Literal["max", "avg"] = "max"
     """Global pooling of the last feature map; max as the MIMIC Racial Fairness code does."""
     runtime: Literal["auto", "keras", "onnxruntime"] = "auto"

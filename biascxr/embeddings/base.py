@@ -260,7 +260,7 @@ def unknown_layer(kind: str, name: str, known: list[str], weights: str) -> Input
         known: the names there are, in the network's order.
         weights: the file.
     """
-    nearest = difflib.get_close_matches(name, known, n=3)
+    nearest = [n for n in known if n.endswith(f"/{name}")][:3] or difflib.get_close_matches(name, known, n=3)
     hint = f" Did you mean {' or '.join(map(repr, nearest))}?" if nearest else ""
     shown = known[-10:]
     which = "They are" if len(shown) == len(known) else f"It has {len(known)}; the last are"

@@ -10,6 +10,7 @@ from typing import ClassVar
 from biascxr.config import EmbeddingsConfig
 from biascxr.embeddings.base import stated_in_card, unknown_layer, weights_fingerprint
 from biascxr.embeddings.keras_encoder import KerasEncoder
+from biascxr.embeddings.nested_layers import last_pooling, layer_names, output_of
 from biascxr.embeddings.pixels import source_for
 from biascxr.errors import InputError
 
@@ -17,8 +18,9 @@ from biascxr.errors import InputError
 class KerasFile(KerasEncoder):
     """Any Keras model with one image input of 1 or 3 channels.
 
-    It is read at the layer that `layer` names, a map there pooled as `pooling` says. Without one: at the layer named `vector`
-    where that gives a vector; otherwise at its last global pooling layer; otherwise at its output, which must be a vector.
+    It is read at the layer that `layer` names (`densenet121/relu` lies inside a nested model), a map there pooled as `pooling`
+    says. Without one: at the layer named `vector` where that gives a vector; otherwise at its last global pooling layer;
+    otherwise at its output, which must be a vector.
     One channel takes grey pixels in [0, 1], three channels the grey image repeated, with the ImageNet mean and deviation,
     unless `weights_source` names another convention. Loaded in Keras's safe mode.
 
@@ -78,11 +80,11 @@ def _reader(model, config: EmbeddingsConfig, path: Path) -> tuple:
     import keras
 
     if config.layer:
-        names = [layer.name for layer in model.layers]
+        names = layer_names(model)
         if config.layer not in names:
             raise unknown_layer("layer", config.layer, names, str(path))
         try:
-            output = model.get_layer(config.layer).output
+            output = output_of(model, config.layer)
         except (AttributeError, ValueError) as error:
             raise InputError(f"--layer {config.layer}: this layer of {path} has no single output to read ({error}).") from error
         if not isinstance(output, keras.KerasTensor) or len(output.shape) not in (2, 4):
@@ -93,27 +95,15 @@ def _reader(model, config: EmbeddingsConfig, path: Path) -> tuple:
         pool = keras.layers.GlobalMaxPooling2D if config.pooling == "max" else keras.layers.GlobalAveragePooling2D
         return keras.Model(model.inputs[0], pool(data_format="channels_last")(output)), config.pooling
     named = [layer for layer in model.layers if layer.name == "vector"]
-    pools = [layer for layer in model.layers if type(layer).__name__.startswith("Global") and _all_passes(model, layer)]
+    pool = None if named else last_pooling(model)
     # A Sequential that was loaded and never called has `outputs` and no `output`.
-    output = (named or pools)[-1].output if named or pools else model.outputs[0]
+    output = named[-1].output if named else output_of(model, pool) if pool else model.outputs[0]
     if len(output.shape) != 2:
         raise InputError(
             f"--weights {path}: expected a vector output, a global pooling layer or a layer named 'vector'; got output shape "
             f"{tuple(output.shape)}. Name the layer to read with --layer; a map there is pooled."
         )
     return keras.Model(model.inputs[0], output), "as the file has it"
-
-
-def _all_passes(model, layer) -> bool:
-    """Returns whether everything that a model says of an image passes a layer: a pooling inside a squeeze-and-excitation block
-    is no summary of the image."""
-    import keras
-
-    try:
-        keras.Model(layer.output, model.outputs)
-    except ValueError:  # there is a way round it
-        return False
-    return True
 
 
 def _architecture(model) -> str:

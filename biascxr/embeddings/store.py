@@ -20,8 +20,8 @@ KEY_BYTES = 16
 COMPUTING = tuple(
     f"embeddings/{name}"
     for name in (
-        "base", "pixels", "keras_encoder", "densenet", "keras_file", "torch_densenet", "foreign", "image_input", "signature",
-        "saved_model", "onnx_file", "onnx_graph", "graph_encoder", "shards",
+        "base", "pixels", "keras_encoder", "densenet", "keras_file", "nested_layers", "torch_densenet", "foreign",
+        "image_input", "signature", "saved_model", "onnx_file", "onnx_graph", "graph_encoder", "shards",
     )
 )  # fmt: skip
 
