@@ -84,6 +84,21 @@ def test_flags_of_the_training_benchmarks_that_make_no_sense_are_refused(script)
     assert made.returncode == 2 and "--epochs" in made.stderr
 
 
+@pytest.mark.parametrize(
+    ("script", "flag", "value"),
+    [
+        ("embedding_speed.py", "--images", "1"),
+        ("ingestion_speed.py", "--films", "-1"),
+        ("vector_gathering.py", "--files", "1"),
+        ("end_to_end.py", "--films", "4"),
+        ("end_to_end.py", "--images", "10"),
+    ],
+)
+def test_flags_of_the_benchmarks_of_records_and_vectors_that_make_no_sense_are_refused(script, flag, value):
+    made = run(script, flag, value)
+    assert made.returncode == 2 and flag in made.stderr
+
+
 @pytest.mark.parametrize("flags", [["--worlds", "1"], ["--part", "nothing"], ["--pace"]])
 def test_flags_that_make_no_sense_are_refused(flags):
     made = run("audit_calibration.py", *flags)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from dataclasses import replace
 
 import numpy as np
+import pandas as pd
 import pytest
 
+from biascxr.report import style
 from biascxr.report.attribute_use import attribute_use
 from biascxr.report.style import file_name, recipe_colours
 from biascxr.report.summary import (
@@ -18,7 +20,7 @@ from biascxr.report.summary import (
     remedy_sentence,
     unfairness_sentences,
 )
-from biascxr.report.tradeoff import spread_out, tradeoff_table
+from biascxr.report.tradeoff import plot_tradeoff, spread_out, tradeoff_table
 
 
 @pytest.mark.parametrize(
@@ -107,6 +109,26 @@ def test_the_tradeoff_has_one_point_per_recipe_that_is_compared_with_both_interv
     assert table["recipe"].tolist() == ["median_balance+erm"]
     assert (table["low_auroc"] <= table["change_auroc"]).all() and (table["change_auroc"] <= table["high_auroc"]).all()
     assert (table["low_gap"] <= table["change_gap"]).all() and (table["change_gap"] <= table["high_gap"]).all()
+
+
+def test_titles_of_the_tradeoff_end_inside_the_picture(report_inputs, tmp_path, monkeypatch):
+    comparisons, gaps = report_inputs.audit.comparisons, report_inputs.audit.gaps
+    names = ("sex", "insurance", "age_group", "recorded_insurance_of_the_patient")
+    comparisons, gaps = (
+        pd.concat([t, *(t[t["attribute"] == "sex"].assign(attribute=name) for name in names if name != "sex")])
+        for t in (comparisons, gaps)
+    )
+    found = {}
+
+    def look(made, path):
+        made.draw_without_rendering()
+        found[path.name] = [(made.bbox, axis.title.get_window_extent()) for axis in made.axes]
+
+    monkeypatch.setattr(style, "save", look)
+    plot_tradeoff(comparisons, gaps, list(names), tmp_path)
+    assert len(found["tradeoff.png"]) == 4
+    for picture, title in found["tradeoff.png"]:
+        assert picture.x0 <= title.x0 and title.x1 <= picture.x1
 
 
 def test_labels_move_apart_where_points_meet_and_stay_where_they_do_not():

@@ -1,4 +1,4 @@
-"""Vectors that point the same way, in different splits: exact, in memory that does not grow with their number.
+"""Vectors that point the same way, in different splits: exact, without holding them: 0.25 KB for each, not d numbers.
 
 `cos(u, v)` of unit vectors splits into a part within k directions and a rest: `p . q + rest . rest`. By Cauchy and Schwarz
 the rest is at most `|rest u| |rest v|`, so with the length of the rest as one more coordinate the short vectors' product is
