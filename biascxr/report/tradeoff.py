@@ -64,8 +64,8 @@ def plot_tradeoff(comparisons: pd.DataFrame, gaps: pd.DataFrame, attributes: lis
             own = gaps[(gaps["recipe"] == baseline) & (gaps["label"] == MACRO) & (gaps["metric"] == "TPR")]
             own = own.set_index("attribute").loc[attribute]
             # Two lines: in one, that of a long name would end outside the picture.
-            axis.set_title(f"{readable(attribute)}\ngap of {baseline}: {own['gap']:.3f}, noise alone {own['noise_gap']:.3f}")
-            axis.title.set_fontsize(8.5)
+            title = f"{readable(attribute)}\ngap of {baseline}: {own['gap']:.3f}, noise alone {own['noise_gap']:.3f}"
+            axis.set_title(title, fontsize=8.5)
             axis.set_xlabel(f"change of the gap of macro TPR against {baseline}")
         for axis in axes[:, 0]:
             axis.set_ylabel(f"change of macro AUROC against {baseline}")

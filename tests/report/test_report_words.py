@@ -122,13 +122,13 @@ def test_titles_of_the_tradeoff_end_inside_the_picture(report_inputs, tmp_path, 
 
     def look(made, path):
         made.draw_without_rendering()
-        found[path.name] = [(made.bbox, axis.title.get_window_extent()) for axis in made.axes]
+        found[path.name] = [(made.bbox, axis._left_title.get_window_extent()) for axis in made.axes]
 
     monkeypatch.setattr(style, "save", look)
     plot_tradeoff(comparisons, gaps, list(names), tmp_path)
     assert len(found["tradeoff.png"]) == 4
     for picture, title in found["tradeoff.png"]:
-        assert picture.x0 <= title.x0 and title.x1 <= picture.x1
+        assert title.width > 100 and picture.x0 <= title.x0 and title.x1 <= picture.x1
 
 
 def test_labels_move_apart_where_points_meet_and_stay_where_they_do_not():
