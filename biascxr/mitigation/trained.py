@@ -112,6 +112,7 @@ class TrainedRecipe:
             "label_names": self.label_names,
             "n_features": self.n_features,
             "demographics": None if demographics is None else demographics.groups,
+            "coding": None if demographics is None else demographics.coding,
             "uses_attributes": self.uses_attributes,
             **self.facts,
         }
@@ -128,9 +129,10 @@ class TrainedRecipe:
             raise InputError(f"{folder} holds no trained recipe ({RECIPE_FILE} is not there).")
         facts = json.loads((folder / RECIPE_FILE).read_text(encoding="utf-8"))
         recipe = Recipe.from_description(facts.pop("name"), facts.pop("slots"))
-        demographics = facts.pop("demographics")
+        demographics, coding = facts.pop("demographics"), facts.pop("coding", None)
         if demographics is not None:
-            demographics = DemographicInputs({name: tuple(groups) for name, groups in demographics.items()})
+            groups = {name: tuple(own) for name, own in demographics.items()}
+            demographics = DemographicInputs(groups, coding or "one_hot")
         *calibrators, rule = recipe.members("decision")
         facts.pop("uses_attributes")
         return cls(

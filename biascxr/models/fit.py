@@ -30,6 +30,7 @@ class FitSettings:
         max_epochs: at most so many passes.
         patience: epochs without a lower validation loss before it stops.
         weight_decay: decoupled, as in AdamW; 0 for none.
+        clip_norm: all gradients together are scaled down to this norm where theirs is larger; 0 for never.
     """
 
     learning_rate: float = 1e-3
@@ -37,6 +38,16 @@ class FitSettings:
     max_epochs: int = 200
     patience: int = 15
     weight_decay: float = 0.0
+    clip_norm: float = 0.0
+
+    def optimizer(self) -> keras.optimizers.Optimizer:
+        """Returns a new Adam, or AdamW, of these settings."""
+        return keras.optimizers.Adam(
+            self.learning_rate,
+            weight_decay=self.weight_decay or None,
+            global_clipnorm=self.clip_norm or None,
+            name="adam",
+        )
 
 
 def predict_rows(head: keras.Model, rows: Rows) -> np.ndarray:
@@ -121,6 +132,7 @@ def fit_head(
     criterion: str | Callable = "loss",
     first_epoch: int = 0,
     alter: Callable | None = None,
+    callbacks: tuple[keras.callbacks.Callback, ...] = (),
     log_dir: Path | None = None,
 ) -> pd.DataFrame:
     """Trains a head in place and goes back to its best epoch.
@@ -135,14 +147,16 @@ def fit_head(
         criterion: what early stopping looks at: a key of `CRITERIA`, or `(labels, scores, groups) -> float`, lower is better.
         first_epoch: epochs before this one, from 0, are no candidates for the best; at least the last epoch is one.
         alter: optional, changes a batch as it is made: `(batch, rng) -> batch`.
+        callbacks: what a method does between epochs; they run first. Their `model` need not be the trainer (`HeldRows`); its
+            optimizer is the one that trains.
         log_dir: folder of TensorBoard scalars; none if None.
 
     Returns:
         One row per epoch: `epoch, loss, val_loss, val_auroc, val_auroc/<label>, is_best`.
     """
-    optimizer = keras.optimizers.Adam(settings.learning_rate, weight_decay=settings.weight_decay or None, name="adam")
+    optimizer = settings.optimizer()
     deal = Deal.of(len(train), settings.batch_size)
-    callbacks: list[keras.callbacks.Callback] = []
+    callbacks = list(callbacks)
     if alter is None and can_be_held(train):
         model = HeldRows(trainer, train, deal)
         # The numbers of the batches of all epochs in one pass: to begin a pass costs more than ten small steps.

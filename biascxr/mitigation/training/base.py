@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import ClassVar
 
@@ -12,43 +12,65 @@ import numpy as np
 import pandas as pd
 
 from biascxr.containers import UNKNOWN
-from biascxr.errors import InputError
+from biascxr.errors import InputError, unknown_name
 from biascxr.mitigation.base import Member, SplitData
 from biascxr.mitigation.cells import COMMON, Cells, chosen_attributes
 from biascxr.mitigation.vector_table import VectorTable
 
 MIN_VALIDATION_ROWS = 10
+CODINGS = ("one_hot", "binary")
 
 
 @dataclass(frozen=True)
 class DemographicInputs:
-    """Recorded attributes as inputs of a head: one column for each known group, 1 where a row is of it.
+    """Recorded attributes as numbers.
 
-    A row whose attribute is unknown, or of a group that was not there, has zeros in all of that attribute's columns.
+    `one_hot`: a column for each known group, 1 where a row is of it, so that an unknown attribute, or a group that was not
+    there, has zeros in all of that attribute's columns. `binary`: a column for each attribute, 0 for its first group and 1 for
+    its second, 0.5 for what is neither.
 
     Attributes:
         groups: per attribute its groups, in column order.
+        coding: `one_hot` or `binary`.
     """
 
     groups: dict[str, tuple[str, ...]]
+    coding: str = "one_hot"
+
+    def __post_init__(self) -> None:
+        if self.coding not in CODINGS:
+            raise unknown_name("coding of demographics", self.coding, CODINGS)
+        for name, own in self.groups.items():
+            if self.coding == "binary" and len(own) > 2:
+                raise InputError(
+                    f"coding=binary takes attributes of two groups; {name} has {len(own)}: {', '.join(own)}. Make them two "
+                    "with --against_rest or --age_bins, or take coding=one_hot."
+                )
 
     @classmethod
-    def of(cls, table: pd.DataFrame, names: tuple[str, ...]) -> DemographicInputs:
+    def of(cls, table: pd.DataFrame, names: tuple[str, ...], coding: str = "one_hot") -> DemographicInputs:
         """Finds the groups of these attributes in a table."""
-        return cls({name: tuple(sorted(set(table[name]) - {UNKNOWN})) for name in names})
+        return cls({name: tuple(sorted(set(table[name]) - {UNKNOWN})) for name in names}, coding)
 
     @property
     def n_columns(self) -> int:
         """Number of columns over all attributes."""
-        return sum(map(len, self.groups.values()))
+        return sum(len(own) if self.coding == "one_hot" else 1 for own in self.groups.values())
 
     def encode(self, table: pd.DataFrame) -> np.ndarray:
         """Returns `[n, k] float32`; an attribute that the table does not have is unknown for everyone."""
         nothing = pd.Series(UNKNOWN, index=table.index)
-        columns = [
-            (table.get(name, nothing) == group).to_numpy(np.float32) for name, own in self.groups.items() for group in own
-        ]
+        columns: list[np.ndarray] = []
+        for name, own in self.groups.items():
+            is_of = [(table.get(name, nothing) == group).to_numpy(np.float32) for group in own]
+            columns += is_of if self.coding == "one_hot" else [_as_one_column(is_of, len(table))]
         return np.stack(columns, axis=1) if columns else np.zeros((len(table), 0), np.float32)
+
+
+def _as_one_column(is_of: list[np.ndarray], n: int) -> np.ndarray:
+    """Returns 0 for the first of two groups, 1 for the second, 0.5 for neither: `[n] float32`."""
+    first, second = [*is_of, *[np.zeros(n, np.float32)] * 2][:2]
+    return (1 + second - first) / 2
 
 
 @dataclass(frozen=True)
@@ -191,6 +213,8 @@ class NetworkSettings:
         demographics: attributes that the head takes as inputs, as in BiasCXR; none by default, and those the cohort lacks are
             left out. Its predictions then depend on what was recorded about the patient; an unknown value has a defined
             answer (all its columns are 0).
+        coding: of demographics as numbers: `one_hot`, a column for each group, or `binary`, one for each attribute, which then
+            must have two groups.
         attributes: whose groups (of their crossing) the method acts on; empty: race where the cohort has it, else its first
             attribute. Methods that act on no groups use them for early stopping only.
         criterion: what early stopping looks at on the validation split: `loss` sees no groups, `worst_group_loss` does.
@@ -204,6 +228,7 @@ class NetworkSettings:
     patience: int = 15
     weight_decay: float = 0.0
     demographics: tuple[str, ...] = ()
+    coding: str = "one_hot"
     attributes: tuple[str, ...] = ()
     criterion: str = "loss"
 
@@ -221,6 +246,8 @@ class NetworkSettings:
             raise InputError(f"weight_decay must be at least 0; got {self.weight_decay}.")
         if self.criterion not in ("loss", "worst_group_loss"):
             raise InputError(f"criterion must be loss or worst_group_loss; got {self.criterion!r}.")
+        if self.coding not in CODINGS:
+            raise unknown_name("coding of demographics", self.coding, CODINGS)
 
 
 class NetworkMethod(TrainingMethod):
@@ -239,27 +266,28 @@ class NetworkMethod(TrainingMethod):
 
     def _train(self, trainer: object, task: TrainingTask, cells: Cells, demographics: DemographicInputs | None) -> pd.DataFrame:
         """Trains in place and returns the history."""
-        from biascxr.models import FitSettings, fit_head
+        from biascxr.models import fit_head
 
-        chosen = self.settings
         return fit_head(
             trainer,
             self._rows(task.train, task.weights, cells, demographics),
             self._validation_rows(task.validation, cells, demographics),
             label_names=task.train.label_names,
-            settings=FitSettings(
-                learning_rate=chosen.learning_rate,
-                batch_size=chosen.batch_size,
-                max_epochs=chosen.max_epochs,
-                patience=chosen.patience,
-                weight_decay=chosen.weight_decay,
-            ),
+            settings=self._fit_settings(),
             seed=task.seed,
             criterion=self._criterion(trainer),
             first_epoch=self._first_epoch(trainer),
             alter=self._alter(cells),
+            callbacks=self._callbacks(trainer),
             log_dir=task.log_dir,
         )
+
+    def _fit_settings(self) -> object:
+        """How long and how fast, as `biascxr.models.FitSettings`."""
+        from biascxr.models import FitSettings
+
+        chosen = {f.name: getattr(self.settings, f.name, f.default) for f in fields(FitSettings)}
+        return FitSettings(**chosen)
 
     def _rows(self, part: SplitData, weights: np.ndarray, cells: Cells, demographics: DemographicInputs | None) -> object:
         from biascxr.models import Rows
@@ -280,7 +308,7 @@ class NetworkMethod(TrainingMethod):
             known = list(train.attributes)
             raise InputError(f"{self.name}.demographics: {odd[0]!r} is not an attribute of this cohort: {known}.")
         names = tuple(name for name in wanted if name in train.attributes)
-        return DemographicInputs.of(train.attributes, names) if names else None
+        return DemographicInputs.of(train.attributes, names, self.settings.coding) if names else None
 
     def _cells(self, train: SplitData) -> Cells:
         """The groups the method acts on."""
@@ -316,6 +344,10 @@ class NetworkMethod(TrainingMethod):
     def _alter(self, cells: Cells) -> Callable | None:
         """What changes a batch as it is made, `(batch, rng) -> batch`, where a method mixes rows; None where it does not."""
         return None
+
+    def _callbacks(self, trainer: object) -> tuple:
+        """What is done between epochs: Keras callbacks."""
+        return ()
 
     def _notes(self, cells: Cells) -> tuple[str, ...]:
         """What the method did, in words, for the report."""

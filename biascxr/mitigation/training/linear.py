@@ -25,6 +25,7 @@ class LinearSettings:
         max_epochs: at most so many passes.
         patience: stop after so many epochs without a lower validation loss.
         demographics: attributes as inputs.
+        coding: of demographics.
         attributes: whose groups early stopping looks at, if it does.
         criterion: `loss` or `worst_group_loss`.
     """
@@ -35,6 +36,7 @@ class LinearSettings:
     max_epochs: int = 200
     patience: int = 15
     demographics: tuple[str, ...] = ()
+    coding: str = "one_hot"
     attributes: tuple[str, ...] = ()
     criterion: str = "loss"
 
