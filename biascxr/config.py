@@ -57,6 +57,9 @@ class CohortConfig:
     """What a blank label becomes; ignore masks it."""
     age_bins: tuple[float, ...] = (0.0, 20.0, 40.0, 60.0, 80.0)
     """Lower edges of the age groups, in years; the last group is open."""
+    against_rest: tuple[str, ...] = ()
+    """Attributes of which one group stands against all others, ATTRIBUTE=GROUP: race=WHITE makes the groups "WHITE" and
+    "not WHITE", as FairREAD has them."""
     frontal_only: bool = True
     """Keep frontal views (AP, PA) only; rows without a view are kept and counted."""
     split_source: Literal["auto", "table", "random"] = "auto"

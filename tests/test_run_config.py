@@ -87,6 +87,7 @@ CHANGED = RunConfig(
         uncertain_policy="ignore",
         blank_policy="ignore",
         age_bins=(18, 44.5, 65),
+        against_rest=("race=WHITE", "age_group=65+"),
         frontal_only=False,
         split_source="random",
         split_fractions=(0.4, 0.2, 0.2, 0.2),

@@ -43,6 +43,7 @@ FIXED = {
         "cohort.uncertain_policy",
         "cohort.blank_policy",
         "cohort.age_bins",
+        "cohort.against_rest",
     ),
     "all its trained recipes are applied, as they are": ("mitigation.recipes", "mitigation.settings"),
     "every image is evaluated, whatever its split": ("cohort.split_source", "cohort.split_fractions"),

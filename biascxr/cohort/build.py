@@ -12,6 +12,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.age_groups import age_group_names, cut_ages, impossible_ages, impossible_note
+from biascxr.cohort.against_rest import set_against_rest
 from biascxr.cohort.base import Layout, ParsedTable, Source, require_columns
 from biascxr.cohort.conflicts import settle_records
 from biascxr.cohort.contract import (
@@ -143,6 +144,8 @@ def build_cohort(
     if table["age"].notna().any():
         table["age_group"] = cut_ages(table["age"], config.age_bins)
     notes += impossible_note(impossible)
+    table, regrouped = set_against_rest(table, config.against_rest, list(layout.attributes))
+    notes += regrouped
 
     recorded = choose_labels(parsed.labels, config.labels)[keep]
     y, label_counts = apply_policies(recorded, uncertain=config.uncertain_policy, blank=config.blank_policy)

@@ -95,15 +95,17 @@ def chosen_attributes(method: str, wanted: tuple[str, ...], available: list[str]
 
     Args:
         method: its name, for the message.
-        wanted: its setting; empty: race where the cohort has it, else the cohort's first attribute, else none.
+        wanted: its setting; empty: race where the cohort has it, else the cohort's first attribute, else none. Of several, a
+            common one that the cohort lacks is left out, so that one recipe serves cohorts with and without race.
         available: the cohort's attributes.
 
     Raises:
-        InputError: an attribute that the cohort does not have.
+        InputError: an attribute that the cohort does not have and that is not common, or none of those wanted.
     """
-    missing = [a for a in wanted if a not in available]
+    found = tuple(a for a in wanted if a in available)
+    missing = [a for a in wanted if a not in available and (a not in COMMON or not found)]
     if missing:
         raise InputError(f"{method}.attributes={list(wanted)}: {missing[0]!r} is not an attribute of this cohort: {available}.")
     if wanted or not available:
-        return tuple(wanted)
+        return found
     return ("race",) if "race" in available else (available[0],)

@@ -15,14 +15,21 @@ from biascxr.errors import InputError
 from biascxr.metrics import effective_n, gini_coefficient, normalized_entropy
 from biascxr.mitigation.base import SplitData, split_data
 from biascxr.mitigation.cells import Cells
+from biascxr.mitigation.decision import Calibrator, DecisionMember
 from biascxr.mitigation.flips import attribute_flips
 from biascxr.mitigation.recipes import Recipe
+from biascxr.mitigation.representation.base import Representation
 from biascxr.mitigation.sampling import Sample, sample_in_order
 from biascxr.mitigation.trained import TrainedRecipe
+from biascxr.mitigation.training import Head
 
 logger = logging.getLogger("biascxr")
 
 PREDICTED_SPLITS = ("validation", "calibration", "test")
+ON_TRAINING_SCORES = (
+    "fitted on the scores of the training films, as FairREAD's code does, to reproduce it; the head has learned from these "
+    "films, so its errors elsewhere are others"
+)
 
 
 def run_recipe(
@@ -115,17 +122,47 @@ def train_recipe(
     learned_from = [train, validation, *([refit] if refit is not None else [])]
     fits.append(Fit(recipe.name, method.name, frozenset().union(*(part.image_id for part in learned_from))))
 
-    scores = head.predict(calibration.vectors, calibration.attributes)
-    *calibrators, rule = recipe.members("decision")
-    for calibrator in calibrators:
-        scores = calibrator.fit(calibration, scores).calibrate(scores, calibration.attributes, calibration.label_names)
-    rule.fit(calibration, scores)
-    fits += [Fit(recipe.name, member.name, frozenset(calibration.image_id)) for member in (*calibrators, rule)]
+    *calibrators, rule = members = recipe.members("decision")
+    on_training = _transformed(whole.images(), representations) if any(m.fitted_on == "train" for m in members) else None
+    fits += [
+        Fit(recipe.name, member.name, frozenset(part.image_id))
+        for member, part in _fit_decision(members, head, calibration, on_training)
+    ]
+    notes["decision"] = tuple(f"{m.name}: {ON_TRAINING_SCORES}" for m in members if m.fitted_on == "train")
     # By the images themselves, whatever the parts were told: nothing was fitted on a test row.
     settle_findings(check_contract(Evidence(cohort=cohort, fits=tuple(fits)), rules=rules_about("fits")))
     facts = {"seed": seed, "notes": notes}
     parts = (representations, head, calibrators, rule)
     return TrainedRecipe(recipe, cohort.label_names, n_features, *parts, facts), sample
+
+
+def _fit_decision(
+    members: list[DecisionMember], head: Head, calibration: SplitData, train: SplitData | None
+) -> list[tuple[DecisionMember, SplitData]]:
+    """Fits calibrators and the rule behind them, each on what those before it make of the scores.
+
+    Args:
+        members: the calibrators, then the rule.
+        head: the trained head.
+        calibration: transformed calibration rows.
+        train: transformed training rows, where a member is to be fitted on these.
+
+    Returns:
+        Each member and what it was fitted on.
+    """
+    parts = {"calibration": calibration} | ({} if train is None else {"train": train})
+    scores = {split: head.predict(part.vectors, part.attributes) for split, part in parts.items()}
+    for member in members:
+        member.fit(parts[member.fitted_on], scores[member.fitted_on])
+        if isinstance(member, Calibrator):
+            scores = {s: member.calibrate(scores[s], part.attributes, part.label_names) for s, part in parts.items()}
+    return [(member, parts[member.fitted_on]) for member in members]
+
+
+def _transformed(part: SplitData, representations: list[Representation]) -> SplitData:
+    for transform in representations:
+        part = transform.applied_to(part)
+    return part
 
 
 def _predictions(trained: TrainedRecipe, cohort: Cohort, data: dict, scores: dict, seed: int, fold: int) -> Predictions:

@@ -56,7 +56,7 @@ def test_fixed_fpr_has_that_fpr_over_everyone_on_calibration(calibration, fpr):
 @pytest.mark.parametrize("fpr", [0.05, 0.2, 0.5])
 def test_group_fixed_fpr_keeps_every_groups_fpr_and_the_next_lower_threshold_would_not(calibration, fpr):
     data, scores = calibration
-    rule = GroupFixedFpr(GroupFixedFprSettings(("sex",), 0.0, fpr)).fit(data, scores)
+    rule = GroupFixedFpr(GroupFixedFprSettings(("sex",), 0.0, fpr=fpr)).fit(data, scores)
     decisions = rule.decide(scores, data.attributes, data.label_names)
     for index, label in enumerate(data.label_names):
         for group in ("F", "M"):

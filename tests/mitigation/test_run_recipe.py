@@ -103,3 +103,27 @@ def test_an_empty_split_and_other_images_are_refused(cohort, embeddings, tmp_pat
         run_recipe(erm, smaller, fewer, tmp_path, seed=0)
     with pytest.raises(ValueError, match="not the same images in the same order"):
         split_data(smaller, embeddings, "train")
+
+
+def test_thresholds_on_training_scores_are_those_of_the_training_films_and_the_recipe_says_so(cohort, embeddings, tmp_path):
+    rules = ("group_min_gap(attributes=[race], shrinkage=0)", "group_min_gap(attributes=[race], shrinkage=0, fitted_on=train)")
+    tables = {}
+    for rule in rules:
+        recipe = parse_recipes(f"platt+erm+{rule}", SETTINGS)[1]
+        folder = tmp_path / rule[-6:-1]
+        folder.mkdir()
+        run_recipe(recipe, cohort, embeddings, folder, seed=0)
+        tables[rule] = pd.read_csv(folder / "thresholds.csv")
+        notes = json.loads((folder / "recipe.json").read_text(encoding="utf-8"))["notes"]["decision"]
+        assert [note.split(":")[0] for note in notes] == (["group_min_gap"] if "train" in rule else [])
+    usual, reproduced = (tables[rule] for rule in rules)
+    for table, splits in ((usual, ["calibration"]), (reproduced, ["train"])):
+        rows = cohort.table["split"].isin(splits) & (cohort.table["race"] == "A")
+        n_positive = table[(table["group"] == "A") & (table["label"] == "x")]["n_positive"].item()
+        assert n_positive == cohort.labels[rows, 0].sum()
+    assert not np.allclose(usual["threshold"], reproduced["threshold"])
+
+
+def test_an_unknown_split_to_fit_on_gets_the_known_ones():
+    with pytest.raises(InputError, match=r"Unknown split in fitted_on 'test'.*calibration, train"):
+        parse_recipes("erm+group_min_gap(fitted_on=test)")

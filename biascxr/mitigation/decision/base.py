@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.containers import EXACT_DIGITS
-from biascxr.errors import InputError
+from biascxr.errors import InputError, unknown_name
 from biascxr.metrics import decide
 from biascxr.metrics.thresholds import shrink_threshold
 from biascxr.mitigation.base import Member, SplitData
@@ -21,6 +21,7 @@ from biascxr.mitigation.cells import Cells, chosen_attributes
 ALL_GROUPS = "all"
 ONE_CLASS = "one class only in calibration: no threshold, no decision"
 TEXT_COLUMNS = ("label", "attribute", "group", "note")
+FITTED_ON = ("calibration", "train")
 NO_GROUPS = "no attribute has two known groups: one fit for all"
 
 
@@ -34,14 +35,19 @@ class GroupSettings:
         shrinkage: patients of the group's rarer class (`group_fixed_fpr`: patients with a negative, on which it rests) at
             which its own fit and the one for all count alike; with fewer the fit for all counts more. 0 takes each group's
             own fit as it is. Patients, not rows: the images of one patient say much the same.
+        fitted_on: `calibration`, or `train`, to reproduce FairREAD's code: a head is too sure of the films that it has learned
+            from, so thresholds fitted there are off elsewhere.
     """
 
     attributes: tuple[str, ...] = ()
     shrinkage: float = 25.0
+    fitted_on: str = "calibration"
 
     def __post_init__(self) -> None:
         if not 0 <= self.shrinkage < np.inf:
             raise InputError(f"shrinkage must be at least 0 and finite; got {self.shrinkage}.")
+        if self.fitted_on not in FITTED_ON:
+            raise unknown_name("split in fitted_on", self.fitted_on, FITTED_ON)
 
 
 class DecisionMember(Member):
@@ -58,11 +64,16 @@ class DecisionMember(Member):
     is_per_group: ClassVar[bool] = False
     table: pd.DataFrame
 
+    @property
+    def fitted_on(self) -> str:
+        """The split that it is to be fitted on."""
+        return getattr(self.settings, "fitted_on", FITTED_ON[0])
+
     def fit(self, calibration: SplitData, scores: np.ndarray) -> DecisionMember:
         """Fits the method.
 
         Args:
-            calibration: labels and attributes of the calibration split.
+            calibration: labels and attributes of the calibration split, or of the training split where `fitted_on` says so.
             scores: `[n, L]` probabilities of those rows.
 
         Returns:
