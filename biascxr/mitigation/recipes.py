@@ -24,6 +24,8 @@ PRESETS = {
     "biascxr": (
         "median_balance + erm(demographics=[sex, race, age_group], batch_size=16, max_epochs=1, patience=1) + threshold_0.5"
     ),
+    # FairREAD: disentangled, re-fused with the recorded attributes, a threshold of its own for every joint subgroup.
+    "fairread": "refusion + group_min_gap(attributes=[race, sex, age_group])",
 }
 PART = re.compile(r"^(?P<name>[\w.]+)\s*(?:\((?P<settings>.*)\))?$", re.DOTALL)
 
