@@ -1,6 +1,7 @@
 """Keras 3 layers, losses, the classifier head and how it is trained. Only `keras.ops`, so every backend runs it."""
 
 from biascxr.models.batches import Rows
+from biascxr.models.causal_noise import CausalNoise
 from biascxr.models.fit import CRITERIA, FitSettings, fit_head, predict_rows
 from biascxr.models.gradient_reversal import GradientReversal
 from biascxr.models.losses import MaskedBinaryCrossentropy, masked_binary_crossentropy
@@ -11,6 +12,7 @@ from biascxr.models.trainer import HeadTrainer
 
 __all__ = [
     "CRITERIA",
+    "CausalNoise",
     "FitSettings",
     "GradientReversal",
     "HeadTrainer",
