@@ -210,18 +210,19 @@ class TestTraining:
     def test_one_seed_gives_one_head_and_it_comes_back_from_disk(self, split_of, name, d, n_labels, tmp_path):
         train, validation = split_of(d=d, n_labels=n_labels), split_of("validation", d=d, n_labels=n_labels)
         weights = np.ones(len(train), np.float32)
-        vectors = split_of("test", d=d, n_labels=n_labels).vectors
+        test = split_of("test", d=d, n_labels=n_labels)
+        seen = test.vectors, test.attributes  # attributes are read only by a head that takes them
         calibration = split_of("calibration", d=d, n_labels=n_labels)
         first, again = (
             small_member("training", name).fit(train, weights, validation, seed=5, calibration=calibration) for _ in range(2)
         )
-        scores = first.predict(vectors)
+        scores = first.predict(*seen)
         assert scores.dtype == np.float32 and scores.shape == (60, n_labels)
         assert ((scores >= 0) & (scores <= 1)).all()
-        np.testing.assert_array_equal(scores, again.predict(vectors))
+        np.testing.assert_array_equal(scores, again.predict(*seen))
         first.save(tmp_path)
-        loaded = Head.load(tmp_path)
-        np.testing.assert_array_equal(loaded.predict(vectors), scores)
+        loaded = Head.load(tmp_path, first.demographics)
+        np.testing.assert_array_equal(loaded.predict(*seen), scores)
         assert len(loaded.history) == len(first.history) > 0
 
     @pytest.mark.parametrize("name", TRAINING)
