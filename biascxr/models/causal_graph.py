@@ -50,7 +50,7 @@ def acyclicity(graph):
     repeated squaring of what stands beside I, `(I + P)^2 - I = 2 P + P P`, so that a small h keeps its digits and no cycle is
     exactly 0.
 
-    Reference: Yu et al., DAG-GNN, ICML 2019, equation 13.
+    Reference: Yu et al., DAG-GNN, ICML 2019, theorem 1, with alpha = 1 / m.
     """
     m = graph.shape[0]
     step = graph * graph / m

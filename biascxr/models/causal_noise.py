@@ -59,7 +59,7 @@ class CausalNoise(keras.layers.Layer):
         ValueError: a size below 1, `supervised` without graph or attributes, or an input of another rank.
 
     Reference: Causal Fairness (NCBI), "Improving Fairness in Medical Imaging Through Causal Learning", as published; the graph
-    is that of Yang et al., CausalVAE, CVPR 2021, equations 1 to 3. Its repository leaves out the class of the graph and that of
+    is that of Yang et al., CausalVAE, CVPR 2021. The repository leaves out the class of the graph and that of
     the classifier: both are made here from the equations, and the classifier's one hidden layer is a choice. As published,
     noise is scaled by the *variance*, not by the standard deviation: dims of a spread below 1 get less than their own, those
     above get more. Differs: no block for "no competing finding"; the variance is divided by n and passes no gradient.
@@ -203,7 +203,7 @@ class CausalNoise(keras.layers.Layer):
         ordered = ops.abs(wanted[:, n_groups:] - rebuilt[:, n_groups:])
         losses = ops.concatenate([told, ordered], axis=1)
         dims = [*(number * self.attribute_units for number in self.attribute_blocks), *[self.ordinal_units] * self.n_ordinals]
-        shares = np.repeat(1 / np.array(dims), dims).astype(np.float32)  # the mean over each attribute's dims
+        shares = ops.convert_to_tensor(np.repeat(1 / np.array(dims), dims), "float32")  # the mean over each attribute's dims
         return ops.sum(ops.where(is_known(spread[:, first:]), losses * shares, ops.zeros_like(losses)), axis=1)
 
     def acyclicity_penalty(self):

@@ -47,6 +47,13 @@ def trained(split_of) -> tuple:
     return train, fit(train, of_three(split_of, "validation"), max_epochs=12), test
 
 
+@pytest.fixture(scope="module")
+def as_published(split_of) -> np.ndarray:
+    """The training rows' scores with every switch as it stands."""
+    train = of_three(split_of, "train")
+    return fit(train, of_three(split_of, "validation")).predict(train.vectors)
+
+
 class TestConcepts:
     TABLE = pd.DataFrame(
         {
@@ -91,13 +98,12 @@ class TestTraining:
         for attributes in (test.attributes, test.attributes.assign(race="C", sex="unknown"), test.attributes[[]]):
             np.testing.assert_array_equal(head.predict(test.vectors, attributes), scores)
 
-    def test_one_seed_gives_one_head_and_it_comes_back_from_disk(self, split_of, tmp_path):
+    def test_one_seed_gives_one_head_and_it_comes_back_from_disk(self, split_of, as_published, tmp_path):
         train, validation = of_three(split_of, "train"), of_three(split_of, "validation")
-        first, again = (fit(train, validation) for _ in range(2))
-        scores = first.predict(validation.vectors)
-        np.testing.assert_array_equal(again.predict(validation.vectors), scores)
-        first.save(tmp_path)
-        np.testing.assert_array_equal(Head.load(tmp_path).predict(validation.vectors), scores)
+        again = fit(train, validation)
+        np.testing.assert_array_equal(again.predict(train.vectors), as_published)
+        again.save(tmp_path)
+        np.testing.assert_array_equal(Head.load(tmp_path).predict(train.vectors), as_published)
 
     def test_below_the_findings_stand_their_logits(self, trained):
         _, head, test = trained
@@ -105,6 +111,7 @@ class TestTraining:
         logits = predict_rows(features_of(head.model), Rows(test.vectors, nothing, nothing[:, 0], np.zeros(200, np.int32)))
         np.testing.assert_allclose(1 / (1 + np.exp(-logits)), head.predict(test.vectors), atol=1e-6)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "settings",
         [
@@ -115,11 +122,11 @@ class TestTraining:
             {"attributes": ("race",), "criterion": "worst_group_loss"},
         ],
     )
-    def test_what_can_be_switched_changes_what_is_learned(self, split_of, settings):
+    def test_what_can_be_switched_changes_what_is_learned(self, split_of, as_published, settings):
         train, validation = of_three(split_of, "train"), of_three(split_of, "validation")
         scores = fit(train, validation, **settings).predict(train.vectors)
         assert np.isfinite(scores).all()
-        assert (scores != fit(train, validation).predict(train.vectors)).any()
+        assert (scores != as_published).any()
 
     def test_a_feature_map_is_its_mean(self, split_of):
         parts = [split_of(split, d=24) for split in ("train", "validation")]
