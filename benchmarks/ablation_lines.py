@@ -21,7 +21,10 @@ JUDGED = (UNBIASED, SAME_LAW)
 MEASURES = ("delta_eo", "delta_auc", "auroc", "bnsp_sd", "flips")
 LOWER, SAME, HIGHER = "lower", "same", "higher"
 # So that five seeds of eight worlds end within half an hour on two cores. Printed with every run.
-CUT = {"causal_noise": {"copies": "4", "finding_units": "8", "attribute_units": "8"}}
+CUT = {
+    "refusion": {"projection": "32", "units": "64"},
+    "causal_noise": {"copies": "4", "finding_units": "8", "attribute_units": "8", "mask_units": "32", "head_hidden": "[64]"},
+}
 
 
 @dataclass(frozen=True)
@@ -56,14 +59,18 @@ class Line:
         """Returns what is trained, the same for lines that differ in their rule alone."""
         return repr((self.training, sorted(self.settings.items())))
 
-    def recipe(self, attributes: tuple[str, ...]) -> Recipe:
-        """Returns the recipe on data with these attributes."""
+    def text(self, attributes: tuple[str, ...]) -> str:
+        """Returns the recipe on data with these attributes, as typed on the command line."""
         listed = f"[{', '.join(attributes)}]"
         known = {f.name for f in dataclasses.fields(resolve("training", SLOTS["training"], self.training).Settings)}
         settings = {k: v for k, v in (NETWORK | CUT.get(self.training, {})).items() if k in known} | self.settings
         settings |= {self.groups_in: listed} if self.groups_in else {}
         training = f"{self.training}({', '.join(f'{k}={v}' for k, v in settings.items())})"
-        return parse_recipes(f"{training} + {self.rule}{f'(attributes={listed})' if self.is_per_group else ''}")[-1]
+        return f"{training} + {self.rule}{f'(attributes={listed})' if self.is_per_group else ''}"
+
+    def recipe(self, attributes: tuple[str, ...]) -> Recipe:
+        """Returns the recipe of `text`."""
+        return parse_recipes(self.text(attributes))[-1]
 
 
 def _refusion(name: str, stages: str, rule: str) -> Line:
@@ -88,7 +95,7 @@ LINES = (
     _refusion("fairread_stage_2", "refuse", "min_gap"),
     _refusion("fairread", "both", "group_min_gap"),
     _refusion("fairread_threshold_0.5", "both", "threshold_0.5"),
-    _causal("causal_no_graph", use_graph="false"),
+    _causal("causal_no_graph", use_graph="false", supervise="false"),  # without it there is nothing to supervise
     _causal("causal_no_noise", use_noise="false"),
     _causal("causal_no_supervision", supervise="false"),
     _causal("causal_noise"),
