@@ -22,7 +22,7 @@ MEASURES = ("delta_eo", "delta_auc", "auroc", "bnsp_sd", "flips")
 LOWER, SAME, HIGHER = "lower", "same", "higher"
 # So that five seeds of eight worlds end within half an hour on two cores. Printed with every run.
 CUT = {
-    "refusion": {"projection": "32", "units": "64"},
+    "refusion": {"projection": "32", "units": "64", "max_epochs": "15", "patience": "5"},  # of each of its three stages
     "causal_noise": {"copies": "4", "finding_units": "8", "attribute_units": "8", "mask_units": "32", "head_hidden": "[64]"},
 }
 

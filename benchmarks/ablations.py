@@ -1,7 +1,8 @@
 """Which part of a published method does what? FairREAD, the causal paper and the two-step optimisation, part by part.
 
-    python benchmarks/ablations.py --external --csv A.csv --markdown A.md  # 5 seeds, 8 worlds; goes on where it stopped
-    python benchmarks/ablations.py --quick                                 # 3 seeds, 2 worlds
+    python benchmarks/ablations.py --external --csv A.csv --markdown A.md  # 5 seeds, 8 worlds: half an hour on two
+                                                                           # cores; goes on where it stopped
+    python benchmarks/ablations.py --quick                                 # 3 seeds, 2 worlds: five minutes
 
 **Lines.** Plain training (`erm`) at 0.5 and at one overall threshold; FairREAD's group thresholds alone, its first stage
 (features made orthogonal to those that show the attributes), its second (the recorded attributes fused back in), all of it,
