@@ -16,6 +16,7 @@ TRAINING = {
     "label_noise": "biascxr.mitigation.training.label_noise:LabelNoise",
     "refusion": "biascxr.mitigation.training.refusion:RefusionMethod",
     "causal_noise": "biascxr.mitigation.training.causal_noise:CausalNoise",
+    "two_step": "biascxr.mitigation.training.two_step:TwoStep",
 }
 
 __all__ = ["TRAINING", "DemographicInputs", "Head", "NetworkMethod", "TrainingMethod"]
