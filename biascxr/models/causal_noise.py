@@ -7,6 +7,7 @@ import numpy as np
 from keras import ops
 
 from biascxr.models.causal_graph import BlockMasks, acyclicity
+from biascxr.models.feature_maps import pool
 from biascxr.models.losses import is_known
 
 FIRST_ORDER, SECOND_ORDER = 3.0, 0.5  # the acyclicity penalty is 3 h + 0.5 h^2, as published
@@ -62,7 +63,8 @@ class CausalNoise(keras.layers.Layer):
     is that of Yang et al., CausalVAE, CVPR 2021. The repository leaves out the class of the graph and that of
     the classifier: both are made here from the equations, and the classifier's one hidden layer is a choice. As published,
     noise is scaled by the *variance*, not by the standard deviation: dims of a spread below 1 get less than their own, those
-    above get more. Differs: no block for "no competing finding"; the variance is divided by n and passes no gradient.
+    above get more. Differs: no block for "no competing finding"; the variance is divided by n, passes no gradient, and counts
+    each row of a batch once, whatever it weighs.
     """
 
     def __init__(
@@ -83,7 +85,7 @@ class CausalNoise(keras.layers.Layer):
         seed: int | None = None,
         **kwargs,
     ) -> None:
-        super().__init__(**{"dtype": "float32"} | kwargs)
+        super().__init__(**kwargs | {"dtype": "float32"})
         self.n_findings, self.n_ordinals, self.copies = n_findings, n_ordinals, copies
         self.attribute_blocks, self.head_hidden = tuple(attribute_blocks), tuple(head_hidden)
         self.finding_units, self.attribute_units, self.ordinal_units = finding_units, attribute_units, ordinal_units
@@ -136,8 +138,7 @@ class CausalNoise(keras.layers.Layer):
 
     def call(self, inputs, training=None):
         """Returns logits `[n, L]`."""
-        vectors = ops.mean(inputs, axis=(1, 2)) if len(inputs.shape) == 4 else inputs
-        blocks = self.rebuild(self.to_blocks(vectors))
+        blocks = self.rebuild(self.to_blocks(pool(inputs)))
         if not (training and self.use_noise and self.n_attribute_dims):
             return self.classify(blocks)
         return ops.mean(self.classify(self.noisy_copies(blocks, self.next_variance(blocks))), axis=0)

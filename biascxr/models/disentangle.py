@@ -5,12 +5,12 @@ from __future__ import annotations
 import keras
 from keras import ops
 
-from biascxr.models.feature_maps import pooled, vector_input
+from biascxr.models.feature_maps import pool, pooled, vector_input
 from biascxr.models.gradient_reversal import GradientReversal
 from biascxr.models.losses import masked_binary_crossentropy
 from biascxr.models.mlp import FINDINGS, features_of
 from biascxr.models.orthogonal import OrthogonalProjection
-from biascxr.models.refusion import Bottleneck, Refusion, pool
+from biascxr.models.refusion import Bottleneck, Refusion
 from biascxr.models.trainer import HeadTrainer, weighted_mean
 
 
@@ -51,7 +51,9 @@ def build_projected(trunk: keras.Model, n_outputs: int, *, projection: int) -> k
         n_outputs: L, number of findings, or of attribute columns.
         projection: length of z.
     """
-    z = keras.layers.Dense(projection, name="projection")(pooled(trunk.output))
+    # Biases off 0: where no unit of the trunk is on, z would be 0, whose norm has a gradient of a million millions.
+    away = keras.initializers.RandomUniform(-0.05, 0.05)
+    z = keras.layers.Dense(projection, bias_initializer=away, name="projection")(pooled(trunk.output))
     z = keras.layers.UnitNormalization(name="unit_norm")(z)
     return keras.Model(trunk.input, _findings(z, n_outputs), name="projected")
 

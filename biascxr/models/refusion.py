@@ -5,14 +5,11 @@ from __future__ import annotations
 import keras
 from keras import ops
 
+from biascxr.models.feature_maps import pool
+
 ENCODERS = {"simple": (2,), "deep": (8, 4, 2)}  # units of the attribute encoder's layers, as parts of `units`
 # Batch normalisation as where the method was published: its moving averages must settle within few, short epochs.
 NORMALISATION = {"momentum": 0.9, "epsilon": 1e-5}
-
-
-def pool(features):
-    """Returns the mean over the places of a map, `[n, h, w, c] -> [n, c]`; vectors as they are."""
-    return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
 
 
 @keras.saving.register_keras_serializable(package="biascxr")
@@ -94,7 +91,8 @@ class RescaleBlock(keras.layers.Layer):
     def call(self, features, mean, std, training=None):
         """Returns features of the same shape; mean and std are `[n, units]`, or a number for all."""
         inner = self.down(self.drops[0](pool(features), training=training))
-        inner = ops.normalize(inner, axis=-1) if self.normalise else inner
+        # An epsilon far above the usual one: where no unit is on, the gradient would be as large as its inverse.
+        inner = ops.normalize(inner, axis=-1, epsilon=1e-3) if self.normalise else inner
         scale = self.up(self.drops[1](inner * std + mean, training=training))  # [n, c]
         if len(features.shape) == 4:
             scale = ops.expand_dims(scale, (1, 2))
@@ -120,8 +118,12 @@ class Refusion(keras.layers.Layer):
     refused = Refusion(units=256, blocks=2)(features, attributes)
     ```
 
-    Follows FairREAD (Gao, Hao and Zhou, arXiv 2412.16373, stage 2). Differs on vectors: see `Bottleneck`. Channels fewer than
-    `reduction` leave one in the bottleneck.
+    The std begins around 1 and the mean around 0, whatever the attributes, so that a new layer treats all rows alike, those of
+    unknown attributes (all 0) too; the encoder's biases begin uniform in `+-1 / sqrt(inputs)`. With biases of 0, whoever's
+    attributes are all 0 would get scales of 0: no image would count for them, and no gradient would change that.
+
+    Follows FairREAD (Gao, Hao and Zhou, arXiv 2412.16373, stage 2). Differs on vectors: see `Bottleneck`; the std's biases,
+    which there begin around 0. Channels fewer than `reduction` leave one in the bottleneck.
 
     When it helps: a finding looks different, or is differently common, in groups, and the features were made to hide which
     group it is. When it harms: what it outputs depends on what was recorded; a wrong or missing record changes a prediction.
@@ -151,7 +153,7 @@ class Refusion(keras.layers.Layer):
         self.encoder, self.normalise = encoder, normalise
         widths = [max(units // part, 1) for part in ENCODERS[encoder]]
         self.encoding = [keras.layers.Dense(width, activation="relu") for width in widths]
-        self.mean, self.std = keras.layers.Dense(units), keras.layers.Dense(units)
+        self.mean, self.std = keras.layers.Dense(units), keras.layers.Dense(units, bias_initializer="ones")
         self.drops = [keras.layers.Dropout(dropout) for _ in range(len(widths) + 2)]
         self.cascade = [RescaleBlock(units, dropout, reduction, normalise) for _ in range(blocks)]
 
@@ -159,6 +161,9 @@ class Refusion(keras.layers.Layer):
         features_shape, attributes_shape = _both(inputs_shape, attributes_shape)
         shape = (None, attributes_shape[-1])
         for layer in self.encoding:
+            # Attributes that are all 0 are a group as any other, or nobody's: with biases of 0 no gradient would reach it.
+            bound = shape[-1] ** -0.5
+            layer.bias_initializer = keras.initializers.RandomUniform(-bound, bound)
             layer.build(shape)
             shape = (None, layer.units)
         self.mean.build(shape)

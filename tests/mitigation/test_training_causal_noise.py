@@ -13,7 +13,7 @@ from biascxr.errors import InputError
 from biascxr.metrics import auroc
 from biascxr.mitigation.base import read_setting
 from biascxr.mitigation.training.base import Head
-from biascxr.mitigation.training.causal_noise import CausalNoise, CausalNoiseSettings, Concepts
+from biascxr.mitigation.training.causal_noise import CausalNoiseMethod, CausalNoiseSettings, Concepts
 from biascxr.models import HeadTrainer, features_of, predict_rows
 from biascxr.models.batches import Rows
 from biascxr.models.causal_trainer import CausalTrainer
@@ -22,8 +22,8 @@ SMALL = {"finding_units": 4, "mask_units": 6, "head_hidden": (8,), "learning_rat
 AGES = ("0-20", "20-40", "60-80", "100+")
 
 
-def member(**settings) -> CausalNoise:
-    return CausalNoise(CausalNoiseSettings(**SMALL | settings))
+def member(**settings) -> CausalNoiseMethod:
+    return CausalNoiseMethod(CausalNoiseSettings(**SMALL | settings))
 
 
 def fit(train, validation, **settings) -> Head:

@@ -79,6 +79,25 @@ class TestAttributes:
         with pytest.raises(ValueError, match="takes demographics as inputs"):
             learned.predict(test.vectors)
 
+    def test_of_whom_nothing_is_known_the_image_still_counts(self, split_of):
+        """`biascxr apply` meets cohorts that lack an attribute."""
+        train, validation, test = (split_of(s, n=n) for s, n in (("train", 400), ("validation", 100), ("test", 100)))
+        head = fit(train, validation, max_epochs=12, patience=12, learning_rate=1e-2)
+        known = head.predict(test.vectors, test.attributes)[:, 0]
+        unknown = head.predict(test.vectors, test.attributes[[]])[:, 0]
+        assert unknown.std() > known.std() / 3 > 0.05
+
+    def test_without_a_known_attribute_in_validation_the_first_model_stops_by_what_it_learns_from(self, by_sex):
+        train, validation = by_sex[:2]
+        nobody = dataclasses.replace(validation, attributes=validation.attributes.assign(sex="unknown", race="unknown"))
+        history = fit(train, nobody, max_epochs=4, patience=4, learning_rate=1e-2).history
+        assert (history.loc[history["stage"] == "sensitive", "val_loss"] > 0).all()
+
+    def test_without_penalties_no_sensitive_model_is_trained_and_the_note_says_so(self, by_sex):
+        head = fit(*by_sex[:2], column_weight=0.0, row_weight=0.0)
+        assert set(head.history["stage"]) == {"disentangle", "refuse"}
+        assert any("no penalty on z" in note for note in head.notes)
+
     def test_the_head_comes_back_from_disk_in_safe_mode(self, learned, by_sex, tmp_path):
         test = by_sex[2]
         learned.save(tmp_path)
@@ -96,7 +115,7 @@ class TestStages:
         assert flips_of(head, test, test.attributes).empty
         assert head.predict(test.vectors).shape == (60, 1)
         assert head.notes == (
-            "stage 1: z orthogonal to what a sensitive model reads of race, sex, adversary alpha 0.1",
+            "stage 1: z penalised for what a sensitive model reads of race, sex, adversary alpha 0.1",
             "no stage 2: the head takes no attributes",
         )
         assert {path.name for path in tmp_path.iterdir()} >= {"sensitive", "train"}

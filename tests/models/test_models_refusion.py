@@ -56,6 +56,20 @@ class TestAttributes:
         assert again.get_layer("refusion").get_config() == layer.get_config()
 
 
+@pytest.mark.parametrize("settings", [{}, {"encoder": "deep"}, {"normalise": True}])
+def test_attributes_that_are_all_0_leave_the_features_their_size_and_can_be_learned_for(settings):
+    """0 0 0 is a group (`coding=binary`), or nobody's attributes: neither may be without an image."""
+    layer, nothing = layer_of(VECTORS, **settings), np.zeros_like(ATTRIBUTES)
+    _, std = layer.scales(nothing)
+    assert np.abs(std).min() > 0.1
+    size = [np.abs(layer(VECTORS, attributes)).mean() for attributes in (nothing, ATTRIBUTES)]
+    assert 0.3 < size[0] / size[1] < 3
+    encoded = nothing
+    for dense in layer.encoding:
+        encoded = dense(encoded)
+    assert np.abs(encoded).max() > 0  # else no gradient would reach what is theirs alone
+
+
 def test_a_block_is_its_equation():
     layer = layer_of(VECTORS, blocks=1, normalise=True)
     mean, std = (ops.convert_to_numpy(part) for part in layer.scales(ATTRIBUTES))

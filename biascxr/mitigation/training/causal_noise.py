@@ -134,7 +134,7 @@ def _lower_edge(group: str) -> tuple[float, str]:
     return (float(found[0]) if found else np.inf), group
 
 
-class CausalNoise(NetworkMethod):
+class CausalNoiseMethod(NetworkMethod):
     """The causal module of Causal Fairness on the vector: blocks of concepts, a graph between them, noise on attributes.
 
     `biascxr.models.CausalNoise` has the equations: a linear map makes a block for each finding and attribute; `z = e (I -
@@ -173,14 +173,14 @@ class CausalNoise(NetworkMethod):
         return Cells.of(train.attributes, tuple(Concepts.of(train.attributes, self._concept_names(train)).groups))
 
     def _build_head(self, train: SplitData, cells: Cells, demographics: DemographicInputs | None) -> object:
-        from biascxr.models import CausalNoise as CausalLayer
+        from biascxr.models import CausalNoise
         from biascxr.models.causal_trainer import build_causal_head
 
         chosen, n_inputs = self.settings, train.vectors.shape[1]
         chosen.check_length(self.name, n_inputs)
         self._concepts = Concepts.of(train.attributes, self._concept_names(train))
         has_groups = bool(self._concepts.groups)
-        layer = CausalLayer(
+        layer = CausalNoise(
             train.labels.shape[1],
             self._concepts.attribute_blocks,
             n_ordinals=self._concepts.n_ordinals,

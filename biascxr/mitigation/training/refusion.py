@@ -24,10 +24,12 @@ class RefusionSettings(MapSettings):
     """Settings of `refusion`, beside the network's; those of the network are the paper's here.
 
     `demographics` are what the sensitive model and the adversary read, and what is re-fused. `coding=binary` is the paper's,
-    for attributes of two groups. `attributes` are looked at by early stopping only.
+    for attributes of two groups. `attributes` are looked at by early stopping only. A setting of a stage that `stages` leaves
+    out changes nothing.
 
     Attributes:
-        projection: length of z, the normalised representation of the sensitive and of the target model.
+        projection: stage 1, as are the next six: length of z, the normalised representation of the sensitive and of the target
+            model.
         energy: share of the sensitive representation's squared singular values that its space holds, in (0, 1].
         moving: the space follows the training batches (an eigen-decomposition each step) instead of being that of all rows.
         column_weight: of the penalty on what z shows within the sensitive space.
@@ -36,14 +38,14 @@ class RefusionSettings(MapSettings):
         conditional: penalties within each value of each label; else over all rows.
         alpha: what the trunk unlearns of the adversary's gradient, in either stage; 0 for no adversary. The paper has 0.1 for
             cardiomegaly, 0 elsewhere.
-        units: length of mean and std that the attributes give.
+        units: stage 2, as are the next five: length of mean and std that the attributes give.
         blocks: of the cascade that they rescale.
         encoder: of the attributes: `simple` (one layer) or `deep` (three).
         normalise: pooled features have norm 1 before mean and std come in.
         reduction: by what a bottleneck divides the channels.
         freeze: the trunk stays as stage 1 left it; there is then no adversary in stage 2.
-        stages: `both`; `disentangle` for stage 1 only, whose classifier takes no attributes; `refuse` for stage 2 on a trunk
-            that was trained by plain cross-entropy.
+        stages: `both`; `disentangle` for stage 1 only, whose classifier takes no attributes; `refuse` for stage 2 on the trunk
+            of a network that was trained by plain cross-entropy.
     """
 
     dropout: float = 0.1
@@ -94,7 +96,8 @@ class RefusionMethod(NetworkMethod):
     reaching the trunk times `-alpha`. z is a linear probe of the trunk: the penalties constrain what z shows. Stage 2 goes on
     from the trunk, not from z: `Refusion` turns the attributes to a mean and a std that rescale its channels, under `BCE +
     BCE(attributes, adversary)`; the adversary reads the trunk *before* attributes enter. An unknown attribute is left out of
-    what is read, and enters as zeros (`binary`: 0.5). An attribute with fewer than two known groups is left out; with none
+    what is read, and enters as zeros (`binary`: 0.5). Where no validation row has a known one, stage 0 stops by its training
+    loss. An attribute with fewer than two known groups is left out; with none
     left it is `erm`.
 
     Follows Gao, Hao and Zhou, FairREAD, arXiv 2412.16373, and for stage 1 Deng et al., IPMI 2023. Differs: the adversary
@@ -146,12 +149,19 @@ class RefusionMethod(NetworkMethod):
     def _stage_notes(self, demographics: DemographicInputs) -> tuple[str, ...]:
         chosen, names = self.settings, ", ".join(demographics.groups)
         adversary = f", adversary alpha {chosen.alpha:g}" if chosen.alpha else ""
-        first = f"stage 1: z orthogonal to what a sensitive model reads of {names}{adversary}"
+        first = f"stage 1: z penalised for what a sensitive model reads of {names}{adversary}"
+        if not self._has_penalty:
+            first = f"stage 1: no penalty on z{adversary}"
         if chosen.stages == "refuse":
             first = "stage 1: trunk by plain cross-entropy"
         if chosen.stages == "disentangle":
             return (first, "no stage 2: the head takes no attributes")
         return first, f"stage 2: {names} re-fused" + (", trunk frozen" if chosen.freeze else adversary)
+
+    @property
+    def _has_penalty(self) -> bool:
+        """Whether stage 1 needs to know the sensitive space."""
+        return self.settings.column_weight > 0 or self.settings.row_weight > 0
 
     def _trunk(self, train: SplitData) -> object:
         from biascxr.models.disentangle import build_trunk
@@ -167,16 +177,19 @@ class RefusionMethod(NetworkMethod):
 
     def _first(self, task: TrainingTask, cells: Cells, demographics: DemographicInputs) -> tuple:
         """Returns the head of stage 1, its trunk, and the history of stages 0 and 1."""
-        from biascxr.models.disentangle import DisentanglingTrainer, build_projected
+        from biascxr.models.disentangle import DisentanglingTrainer, build_plain, build_projected
 
         chosen, terms, history, name = self.settings, {}, [], "plain"
-        if chosen.stages != "refuse":
+        trunk, n_labels = self._trunk(task.train), task.train.labels.shape[1]
+        if chosen.stages == "refuse":
+            head = build_plain(trunk, n_labels)
+        else:
             name = "disentangle"
-            sensitive, projection, epochs = self._sensitive(task, cells, demographics)
-            terms = {"sensitive": sensitive, "projection": projection, "adversary": self._adversary(demographics)}
+            head = build_projected(trunk, n_labels, projection=chosen.projection)
+            terms["adversary"] = self._adversary(demographics)
+        if chosen.stages != "refuse" and self._has_penalty:
+            terms["sensitive"], terms["projection"], epochs = self._sensitive(task, cells, demographics)
             history.append(epochs)
-        trunk = self._trunk(task.train)
-        head = build_projected(trunk, task.train.labels.shape[1], projection=chosen.projection)
         own = task if chosen.stages == "disentangle" else within(task, name)
         history.append(self._stage(name, DisentanglingTrainer(head, trunk, **terms), own, cells, demographics))
         return head, trunk, pd.concat(history, ignore_index=True)
@@ -187,11 +200,10 @@ class RefusionMethod(NetworkMethod):
         from biascxr.models.disentangle import build_projected
 
         chosen = self.settings
-        about_attributes = replace(
-            within(task, "sensitive"),
-            train=labelled_by_attributes(task.train, demographics),
-            validation=labelled_by_attributes(task.validation, demographics),
-        )
+        train, validation = (labelled_by_attributes(part, demographics) for part in (task.train, task.validation))
+        if np.isnan(validation.labels).all():  # nothing to judge its epochs by but what it learns from
+            validation = train
+        about_attributes = replace(within(task, "sensitive"), train=train, validation=validation)
         head = build_projected(self._trunk(task.train), demographics.n_columns, projection=chosen.projection)
         history = self._stage("sensitive", HeadTrainer(head), about_attributes, cells, None)
         sensitive = features_of(head)
