@@ -30,7 +30,6 @@ from biascxr.phantom import draw_vectors
 NIH = Path(__file__).parents[2] / "shared" / "data" / "nih"
 PREDICTIONS, WHOLE_TABLE = "chexnet_predictions.csv.gz", "Data_Entry_2017_v2020.csv.gz"
 AGE_EDGES = (0.0, 20.0, 40.0, 60.0, 80.0)  # BiasCXR's bins
-AGE_NAMES = tuple(age_group_names(AGE_EDGES))
 SPLIT_SHARES = (0.6, 0.7, 0.8)  # of patients: train, validation, calibration; the rest is test
 STREAM_PATIENTS, STREAM_SPLIT = 85, 86
 
@@ -63,7 +62,9 @@ def phantom_data(mechanism: str, strength: float, seed: int, sizes: Sizes) -> Cl
     return ClaimData(key.name, films, parts["test"])
 
 
-def nih_data(folder: Path, *, n_patients: int | None = None) -> ClaimData:
+def nih_data(
+    folder: Path, *, n_patients: int | None = None, age_edges: tuple[float, ...] = AGE_EDGES, test_fifth: int = 0
+) -> ClaimData:
     """Reads 22,433 images of test patients, each with the 14 logits of a public CheXNet as its vector.
 
     No image of them trained that model. They are parted by patient into train, validation, calibration and test.
@@ -71,16 +72,19 @@ def nih_data(folder: Path, *, n_patients: int | None = None) -> ClaimData:
     Args:
         folder: of the sample.
         n_patients: take this many at random, to try things.
+        age_edges: lower edges of the age groups, in years.
+        test_fifth: which fifth of the patients is test; 0 to 4 judge each patient once.
     """
     table = pd.read_csv(folder / PREDICTIONS, dtype={"patient_id": str, "image_id": str})
     names = tuple(c.removeprefix("true_") for c in table if c.startswith("true_"))
     probabilities = np.clip(table[[f"prob_{name}" for name in names]].to_numpy(np.float64), 1e-6, 1 - 1e-6)
     vectors = special.logit(probabilities)
     vectors = ((vectors - vectors.mean(0)) / vectors.std(0)).astype(np.float32)
-    attributes = pd.DataFrame({"sex": table["sex"], "age_group": cut_ages(parse_ages(table["age"]), AGE_EDGES)})
+    attributes = pd.DataFrame({"sex": table["sex"], "age_group": cut_ages(parse_ages(table["age"]), age_edges)})
     rng = np.random.default_rng(STREAM_SPLIT)
     patients = rng.permutation(table["patient_id"].unique())[:n_patients]
-    split_of = pd.Series(np.searchsorted(SPLIT_SHARES, (np.arange(len(patients)) + 0.5) / len(patients)), index=patients)
+    place = ((np.arange(len(patients)) + 0.5) / len(patients) + test_fifth / 5) % 1
+    split_of = pd.Series(np.searchsorted(SPLIT_SHARES, place), index=patients)
     split = table["patient_id"].map(split_of).fillna(-1).to_numpy()
 
     def part(index: int) -> SplitData:
@@ -96,7 +100,7 @@ def nih_data(folder: Path, *, n_patients: int | None = None) -> ClaimData:
         )
 
     parts = {name: part(index) for index, name in enumerate(SPLITS)}
-    known = (Attribute("sex", ("F", "M"), True), Attribute("age_group", AGE_NAMES, False))
+    known = (Attribute("sex", ("F", "M"), True), Attribute("age_group", tuple(age_group_names(age_edges)), False))
     return ClaimData("NIH sample", films_of({s: parts[s] for s in LEARNED_FROM}, known), parts["test"])
 
 

@@ -1,4 +1,4 @@
-"""BiasCXR's measures, named as there, and what a measured interval says of a claim."""
+"""BiasCXR's measures, named as there, the claims of all papers, and what a measured interval says of a claim."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from remedy_verdicts import CONFIDENCE, NOWHERE, Estimate, Pairs, mean_estimate,
 
 from biascxr.metrics import auprc, auroc_replicates, rate_replicates, t_interval
 
-RELATIVE, CHANGE = "relative change", "change"
+RELATIVE, CHANGE, NOT_LOWER = "relative change", "change", "not lower"
 MIN_FILMS, MIN_POSITIVES = 100, 10
 
 
@@ -20,7 +20,7 @@ class Claim:
     Attributes:
         measure: key of what `measures` returns.
         what: in words.
-        kind: of the number: a relative change or a change.
+        kind: of the number: a relative change, a change, or a change that is not below the number.
         claimed: the number or its range, fractions.
     """
 
@@ -48,6 +48,17 @@ CLAIMS = (
     Claim("Gini, race", "Gini coefficient of race, .48 -> .12", RELATIVE, (-0.75, -0.75)),
     Claim("entropy, age_group", "entropy of age", RELATIVE, (0.37, 0.37)),
 )
+# FairREAD (arXiv 2412.16373): what its thresholds do, from its ablation of them, ΔEO .377 at 0.5, .176 by Youden, .155 by
+# G-mean, .129 by min-gap; and that the utility is kept.
+THRESHOLDS_CLAIM = Claim("delta_eo", "ΔEO .377 -> .129 by each group's min-gap", RELATIVE, (0.129 / 0.377 - 1,) * 2)
+ORDER_CLAIMS = {
+    ("group_min_gap", "group_gmean"): Claim("delta_eo", "ΔEO: G-mean above min-gap", CHANGE, (0.026, 0.026)),
+    ("group_gmean", "group_youden"): Claim("delta_eo", "ΔEO: Youden above G-mean", CHANGE, (0.021, 0.021)),
+    ("group_youden", "threshold_0.5"): Claim("delta_eo", "ΔEO: 0.5 above Youden", CHANGE, (0.201, 0.201)),
+}
+UTILITY_CLAIM = Claim("auroc", "AUROC not lower by more than .01", NOT_LOWER, (-0.01, -0.01))
+# The causal paper: "improvement at no cost". It falls, by whatever share.
+SPREAD_CLAIM = Claim("bnsp_sd", "SD of the group-dependent AUC falls", RELATIVE, (-1.0, 0.0))
 
 
 def measures(
@@ -116,7 +127,7 @@ def over_worlds(claim: Claim, before: np.ndarray, after: np.ndarray) -> Estimate
         before: `[k]`, the original model or data.
         after: `[k]`, the balanced one.
     """
-    if claim.kind == CHANGE:
+    if claim.kind != RELATIVE:
         return mean_estimate(after - before, np.zeros(len(after)))
     return share_estimate(Pairs(after - before, before, np.zeros((len(after), 3))))
 
@@ -146,6 +157,10 @@ def verdict(claim: Claim, measured: Estimate) -> str:
     if np.isnan(measured.low):
         return "cannot be told: what it is a share of is not off zero"
     low, high = claim.claimed
+    if claim.kind == NOT_LOWER:
+        if measured.low >= low:
+            return "as claimed"
+        return "the other way round" if measured.high < low else "not enough evidence"
     holds = measured.low <= high and low <= measured.high
     sign = np.sign(low)
     if measured.low <= 0 <= measured.high:
@@ -155,3 +170,12 @@ def verdict(claim: Claim, measured: Estimate) -> str:
     if holds:
         return "as claimed"
     return "same direction, " + ("less" if abs(measured.value) < abs(low) else "more")
+
+
+def claim_row(data: str, claim: Claim, compared: str, before: float, after: float, estimate: Estimate) -> dict:
+    """Returns a line of the table: a claim beside what was measured of it."""
+    return {
+        "data": data, "claim": claim.what, "measure": claim.measure, "compared": compared, "kind": claim.kind,
+        "claimed_low": claim.claimed[0], "claimed_high": claim.claimed[1], "before": before, "after": after,
+        "measured": estimate.value, "low": estimate.low, "high": estimate.high, "verdict": verdict(claim, estimate),
+    }  # fmt: skip

@@ -60,6 +60,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -87,9 +88,9 @@ CODE = ("benchmarks/remedy_*.py", "biascxr/mitigation/**/*.py", "biascxr/models/
 ONE_THREAD = dict.fromkeys(("TF_NUM_INTRAOP_THREADS", "TF_NUM_INTEROP_THREADS", "OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS"), "1")
 
 
-def fingerprint(sizes: Sizes, methods: list[Method]) -> str:
+def fingerprint(sizes: Sizes, methods: list[Method], code: tuple[str, ...] = CODE) -> str:
     """Returns what a world's results rest on, beside the world: code, sizes, methods and their settings."""
-    sources = sorted(path for pattern in CODE for path in ROOT.glob(pattern))
+    sources = sorted(path for pattern in code for path in ROOT.glob(pattern))
     digest = hashlib.sha256("\n".join(without_docstrings(path.read_text(encoding="utf-8")) for path in sources).encode())
     digest.update(json.dumps([vars(sizes), NETWORK, [[m.name, m.settings] for m in methods]], sort_keys=True).encode())
     return digest.hexdigest()[:12]
@@ -120,10 +121,29 @@ def measure_world(key: WorldKey, sizes: Sizes, methods: list[Method], path: Path
     return time.perf_counter() - started
 
 
-def measure_worlds(keys: list[WorldKey], sizes: Sizes, methods: list[Method], folder: Path, workers: int) -> pd.DataFrame:
-    """Measures the worlds that are not in the folder yet, and reads all of them."""
+def measure_worlds(
+    keys: list[WorldKey],
+    sizes: Sizes,
+    methods: list[Method],
+    folder: Path,
+    workers: int,
+    *,
+    job: Callable[[WorldKey, Sizes, list[Method], Path], float] = measure_world,
+    code: tuple[str, ...] = CODE,
+) -> pd.DataFrame:
+    """Measures the worlds that are not in the folder yet, and reads all of them.
+
+    Args:
+        keys: the worlds.
+        sizes: how many patients.
+        methods: what is measured in each; a name and settings are all that is looked at here.
+        folder: where each world's rows are kept.
+        workers: worlds at a time.
+        job: measures one world as `measure_world` does; a function of a module, for other processes to find.
+        code: files that the results rest on.
+    """
     folder.mkdir(parents=True, exist_ok=True)
-    mark = fingerprint(sizes, methods)
+    mark = fingerprint(sizes, methods, code)
     paths = {key: folder / f"{key.name}-{mark}.csv" for key in keys}
     missing = [key for key in keys if not paths[key].is_file()]
     print(f"{len(keys)} worlds, {len(keys) - len(missing)} of them measured before, in {folder}; {workers} workers", flush=True)
@@ -135,14 +155,14 @@ def measure_worlds(keys: list[WorldKey], sizes: Sizes, methods: list[Method], fo
 
     if workers == 1:
         for done, key in enumerate(missing, start=1):
-            tell(done, key, measure_world(key, sizes, methods, paths[key]))
+            tell(done, key, job(key, sizes, methods, paths[key]))
     else:
         # New workers now and then: TensorFlow keeps what it has traced. (`max_tasks_per_child` would do it too, and hangs in
         # Python 3.11 once all workers have reached it: github.com/python/cpython/issues/115634.)
         done = 0
         for batch in batched(missing, WORLDS_PER_WORKER * workers):
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-                jobs = {pool.submit(measure_world, key, sizes, methods, paths[key]): key for key in batch}
+                jobs = {pool.submit(job, key, sizes, methods, paths[key]): key for key in batch}
                 for job in as_completed(jobs):
                     done += 1
                     tell(done, jobs[job], job.result())

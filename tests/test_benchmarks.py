@@ -345,8 +345,224 @@ class TestClaims:
     @pytest.mark.slow
     def test_a_small_run_prints_every_claim_and_says_what_is_not_there(self, tmp_path):
         made = run(
-            "claims.py", "--quick", "--scale", "0.03", "--seeds", "1", "--nih", str(tmp_path), "--csv", str(tmp_path / "c.csv")
-        )
+            "claims.py", "--paper", "biascxr", "--quick", "--scale", "0.03", "--seeds", "1", "--nih", str(tmp_path),
+            "--csv", str(tmp_path / "c.csv"),
+        )  # fmt: skip
         assert made.returncode == 0, made.stderr
         assert "nothing is said of real films" in made.stdout and "Gini, race" in made.stdout
-        assert set(pd.read_csv(tmp_path / "c.csv")["sampler"]) == {"median_balance", "cluster_downsample"}
+        assert set(pd.read_csv(tmp_path / "c.csv")["compared"]) == {"median_balance", "cluster_downsample"}
+
+    @pytest.mark.parametrize(
+        ("ends", "said"),
+        [
+            ((-0.002, -0.006, 0.002), "as claimed"),
+            ((-0.009, -0.03, 0.01), "not enough evidence"),
+            ((-0.05, -0.07, -0.03), "the other way round"),
+        ],
+    )
+    def test_a_utility_that_is_kept_needs_the_whole_interval_above_the_margin(self, ends, said):
+        from claim_measures import UTILITY_CLAIM, verdict
+        from remedy_verdicts import Estimate
+
+        assert verdict(UTILITY_CLAIM, Estimate(*ends)) == said
+
+    def test_every_rule_of_fairread_is_measured_on_plain_training_too(self):
+        from claim_methods import comparisons
+
+        compared = comparisons("fairread")
+        claims = {training: [c.claim for c in compared if c.after.training == training] for training in ("refusion", "erm")}
+        assert len(claims["erm"]) == 4 and claims["refusion"][:4] == claims["erm"]
+        assert all(c.before.recipe(("race",)) for c in comparisons("fairread") if c.before.is_there)
+
+    @pytest.mark.slow
+    def test_a_small_run_of_a_training_papers_claims_has_a_verdict_for_each(self, tmp_path):
+        flags = ["--paper", "fairread", "--quick", "--scale", "0.05", "--seeds", "2", "--nih", str(tmp_path)]
+        made = run("claims.py", *flags, "--csv", str(tmp_path / "c.csv"))
+        assert made.returncode == 0, made.stderr
+        table = pd.read_csv(tmp_path / "c.csv")
+        assert set(table["paper"]) == {"fairread"} and table["verdict"].notna().all()
+        assert "erm+group_min_gap against erm+threshold_0.5" in set(table["compared"])
+
+
+class TestAblations:
+    def test_expectations_cover_every_line_world_judged_and_measure(self):
+        from ablation_lines import ERM, JUDGED, LINES, MEASURES, WORLDS, read_expectations
+
+        expected = read_expectations()
+        assert len(expected) == (len(LINES) - 1) * len(WORLDS) * len(JUDGED) * len(MEASURES)
+        assert ERM.name not in {line for line, *_ in expected}
+
+    @pytest.mark.parametrize(
+        ("change", "message"),
+        [
+            (lambda read: read.pop("two_step"), "differ in: two_step"),
+            (lambda read: read["erm_min_gap"].pop(), "erm_min_gap: nothing is expected under nothing_planted"),
+            (lambda read: read["fairread"][0].update(where="fog"), "'fog' judged 'unbiased' is unknown"),
+            (lambda read: read["fairread"][0].update(expect={"delta_eo": "better"}), "each lower, same or higher"),
+        ],
+    )
+    def test_an_expectation_that_does_not_fit_is_named(self, change, message, tmp_path):
+        import yaml
+        from ablation_lines import EXPECTATIONS, read_expectations
+
+        read = yaml.safe_load(EXPECTATIONS.read_text(encoding="utf-8"))
+        change(read)
+        (tmp_path / "e.yaml").write_text(yaml.safe_dump(read), encoding="utf-8")
+        with pytest.raises(InputError, match=message):
+            read_expectations(tmp_path / "e.yaml")
+
+    @pytest.mark.parametrize("attributes", [("race",), ("sex", "age_group")])
+    def test_every_line_is_a_recipe_and_names_the_attributes_that_there_are(self, attributes):
+        from ablation_lines import LINES, same_rule
+
+        for line in [line for line in LINES if line.is_there]:
+            recipe = line.recipe(attributes)
+            assert recipe.methods("training") == (line.training,) and recipe.methods("decision") == (line.rule,)
+            assert f"[{','.join(attributes)}]" in recipe.name or not (line.groups_in or line.is_per_group)
+            assert same_rule(line).rule == line.rule
+
+    def test_gaps_are_those_of_the_package_finding_by_finding(self):
+        from ablation_measures import fairness
+
+        from biascxr.metrics import auroc, auroc_gap, bnsp_auroc, equalized_odds_difference
+
+        rng = np.random.default_rng(0)
+        labels, scores = (rng.random((900, 3)) < [0.4, 0.3, 0.01]).astype(float), rng.random((900, 3))
+        decisions, group = (scores > 0.6).astype(float), rng.choice(["a", "b", "unknown"], 900, p=[0.6, 0.3, 0.1])
+        weights = np.stack([np.ones(900), rng.integers(0, 4, 900)]).astype(float)
+        found = fairness(labels, scores, decisions, group, weights)
+        known = group != "unknown"
+        for r, w in enumerate(weights):
+            pairs = [(labels[:, j], scores[:, j], decisions[:, j]) for j in (0, 1)]  # the third is too rare in a group
+            assert found["delta_eo"][r] == pytest.approx(
+                np.mean([equalized_odds_difference(y, d, group, w) for y, _, d in pairs])
+            )
+            assert found["delta_auc"][r] == pytest.approx(np.mean([auroc_gap(y, s, group, w) for y, s, _ in pairs]))
+            assert found["auroc"][r] == pytest.approx(np.mean([auroc(labels[:, j], scores[:, j], w) for j in range(3)]))
+            by = [
+                np.mean([bnsp_auroc(y[known], s[known], group[known] == g, w[known]) for y, s, _ in pairs]) for g in ("a", "b")
+            ]
+            assert found["bnsp_sd"][r] == pytest.approx(np.std(by))
+
+    def test_one_group_has_no_gap_to_measure(self):
+        from ablation_measures import fairness
+
+        labels, scores = np.tile([0.0, 1.0], 50)[:, None], np.linspace(0, 1, 100)[:, None]
+        found = fairness(labels, scores, scores > 0.5, np.full(100, "a"), np.ones((2, 100)))
+        assert np.isnan(found["delta_eo"]).all() and np.isnan(found["bnsp_sd"]).all() and (found["auroc"] > 0.4).all()
+
+    def test_a_threshold_moves_decisions_and_leaves_scores_and_heads_alone(self):
+        from ablation_lines import LINES
+        from ablation_measures import measure
+        from ablation_worlds import draw, key_of
+        from remedy_worlds import Sizes
+
+        lines = [line for line in LINES if line.training == "erm"]
+        found = measure(draw(key_of("prevalence", 1), Sizes(200, 40, 80, 2000)), lines)
+        assert set(found["judged"]) == {"unbiased", "same_law"} and len(found) == 2 * len(lines)
+        for _, own in found.groupby("judged"):
+            by = own.set_index("line")
+            assert by["auroc"].nunique() == by["seconds"].nunique() == 1 < by["delta_eo"].nunique()
+            assert by["flips"]["erm_min_gap"] == 0 < by["flips"]["fairread_thresholds"]
+
+    def test_only_positives_of_women_are_hidden_and_about_as_many_as_asked_for(self):
+        from ablation_worlds import with_hidden_positives
+
+        from biascxr.mitigation import SplitData
+
+        rng = np.random.default_rng(0)
+        labels = np.where(rng.random((4000, 2)) < 0.05, np.nan, rng.random((4000, 2)) < 0.4).astype(np.float32)
+        sex, ids = rng.choice(["F", "M"], 4000), np.arange(4000).astype(str).astype(object)
+        part = SplitData("train", np.zeros((4000, 1), np.float32), labels, pd.DataFrame({"sex": sex}), ids, ("a", "b"), ids)
+        left = with_hidden_positives(part, 0.3, rng).labels
+        women = sex == "F"
+        np.testing.assert_array_equal(left[~women], labels[~women])
+        assert np.nansum(left[women]) / np.nansum(labels[women]) == pytest.approx(0.7, abs=0.04)
+        np.testing.assert_array_equal(np.isnan(left), np.isnan(labels))
+        assert not (left[labels == 0] == 1).any()
+
+    def test_a_row_of_two_attributes_is_in_their_crossing_or_in_none(self):
+        from ablation_worlds import joint_groups
+
+        table = pd.DataFrame({"sex": ["F", "M", "unknown"], "age_group": ["0-60", "unknown", "60+"]})
+        assert joint_groups(table).tolist() == ["F / 0-60", "unknown", "unknown"]
+
+    def test_verdicts_need_an_interval_off_zero_and_a_change_of_a_margin(self):
+        from ablation_report import agreement, seen
+        from remedy_verdicts import Estimate
+
+        assert (
+            seen("delta_eo", Estimate(0.05, 0.01, 0.09)) == "higher" and seen("auroc", Estimate(-0.02, -0.03, -0.01)) == "lower"
+        )
+        assert seen("delta_eo", Estimate(0.01, 0.005, 0.015)) == "same"  # off zero, and too little to count
+        assert seen("delta_eo", Estimate(0.05, -0.02, 0.12)) == "unclear"
+        assert seen("delta_eo", Estimate(np.nan, np.nan, np.nan)) == "undefined"
+        said = [agreement("lower", found) for found in ("lower", "same", "unclear", "undefined")]
+        assert said == ["agrees", "disagrees", "open", ""]
+
+    def test_folds_that_share_training_patients_have_wider_intervals_than_worlds_of_their_own(self):
+        from ablation_report import estimate
+
+        values = np.array([0.1, 0.2, 0.15, 0.12, 0.18])
+        worlds, folds = estimate(values, "annotation"), estimate(values, "nih")
+        widths = [e.high - e.low for e in (worlds, folds)]
+        assert worlds.value == folds.value and widths[1] / widths[0] == pytest.approx(np.sqrt(1 + 5 * (0.2 / 0.6)))
+
+    def test_fate_of_the_baseline_is_zero_and_falls_with_a_wider_gap(self):
+        from ablation_report import _fates
+
+        def of(gap, auroc=0.8):
+            return pd.DataFrame({"delta_eo": np.array([0.2, 0.22, 0.21]) * gap, "auroc": auroc}, index=[1, 2, 3])
+
+        assert _fates("delta_eo", "annotation", of(1), of(1))["value"] == pytest.approx(0)
+        assert _fates("delta_eo", "annotation", of(1.5), of(1))["value"] == pytest.approx(-0.5)
+        assert _fates("delta_eo", "annotation", of(1, 0.84), of(1))["value"] == pytest.approx(0.05)
+
+    def test_two_hospitals_share_no_patient_and_speak_of_the_same_vectors(self, tmp_path):
+        from ablation_sites import write_sites
+        from remedy_worlds import Sizes
+
+        home, away = (pd.read_csv(site.table) for site in write_sites(tmp_path, Sizes(300, 50, 100, 100)))
+        numbers = [set(own["subject_id"].str.extract(r"(\d+)")[0]) for own in (home, away)]
+        assert not numbers[0] & numbers[1]
+        finding = home.columns[7:]
+        rates = [own.groupby("race")[list(finding)].mean().mean(axis=1) for own in (home, away)]
+        assert rates[0]["group 1"] < 0.5 * rates[1]["group 1"]  # overlooked at home, and only there
+        assert (away["race"] == "group 0").mean() < 0.7 * (home["race"] == "group 0").mean()
+        with np.load(tmp_path / "away" / "vectors.npz") as kept:
+            assert kept["image_ids"].tolist() == away["dicom_id"].tolist() and kept["embeddings"].shape[1] == 32
+
+    @pytest.mark.slow
+    def test_a_small_run_prints_its_table_and_goes_on_where_it_stopped(self, tmp_path):
+        flags = [
+            "--scale", "0.05", "--seeds", "2", "--worlds", "annotation,nih", "--lines", "fairread_thresholds", "--workers", "1",
+            "--nih", str(tmp_path), "--folder", str(tmp_path / "worlds"), "--csv", str(tmp_path / "t.csv"),
+            "--markdown", str(tmp_path / "t.md"),
+        ]  # fmt: skip
+        made = run("ablations.py", *flags)
+        assert made.returncode == 0, made.stderr
+        assert "nothing is said of real films" in made.stdout and "Expected and seen" in made.stdout
+        table = pd.read_csv(tmp_path / "t.csv")
+        assert set(table["line"]) == {"erm", "fairread_thresholds"} and set(table["judged"]) == {"unbiased", "same_law"}
+        assert "| `fairread_thresholds` |" in (tmp_path / "t.md").read_text(encoding="utf-8")
+        again = run("ablations.py", *flags)
+        assert "2 worlds, 2 of them measured before" in again.stdout
+        pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "t.csv"), table)
+
+    @pytest.mark.slow
+    def test_a_small_external_evaluation_has_both_sides_of_every_whole_recipe(self, tmp_path):
+        from ablation_lines import LINES
+        from ablation_sites import WHOLE, external_evaluation
+        from remedy_worlds import Sizes
+
+        found = external_evaluation(tmp_path, Sizes().scaled(0.1))
+        assert set(found["line"]) == {"erm", *(line.name for line in LINES if line.name in WHOLE and line.is_there)}
+        assert found.notna().all(axis=None)
+
+    @pytest.mark.parametrize("flags", [["--worlds", "fog"], ["--seeds", "0"], ["--lines", "nosuch"]])
+    def test_flags_of_the_ablations_that_make_no_sense_are_refused(self, flags, capsys):
+        from ablations import main
+
+        with pytest.raises(SystemExit) as ended:
+            main(flags)
+        assert ended.value.code == 2 and flags[0] in capsys.readouterr().err

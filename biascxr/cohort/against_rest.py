@@ -39,9 +39,10 @@ def set_against_rest(table: pd.DataFrame, texts: tuple[str, ...], attributes: li
             raise unknown_name(f"group of {name} in --against_rest", group, sorted(set(known)))
         rest = f"not {group}"
         others = known[known != group].value_counts()
+        if others.empty:
+            raise InputError(f"--against_rest {text}: {name} has no other known group than {group}.")
         table = table.assign(**{name: table[name].where(table[name].isin([UNKNOWN, group]), rest)})
-        notes.append(
-            f"{name}: {group} against the rest; {rest!r} are {', '.join(f'{g} ({n:,} images)' for g, n in others.items())}."
-        )
+        counts = ", ".join(f"{other} {n:,}" for other, n in others.items())
+        notes.append(f"{name}: {group} against the rest; {rest!r} holds, in images: {counts}.")
         done.add(name)
     return table, notes

@@ -277,7 +277,10 @@ def _attributes(
         if len(patients) < 2:
             notes.append(f"{name}: fewer than two known groups ({', '.join(patients.index) or 'none'}); not audited.")
             continue
-        order = age_group_names(age_bins) if name == "age_group" else patients.sort_values(ascending=False).index
+        order = list(patients.sort_values(ascending=False).index)
+        if name == "age_group":
+            by_age = age_group_names(age_bins)
+            order = [*by_age, *(g for g in order if g not in by_age)]
         attributes.append(Attribute(name, tuple(g for g in order if g in patients.index), constant))
     return tuple(attributes), notes
 

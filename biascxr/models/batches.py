@@ -84,7 +84,8 @@ class Deal:
         """Returns a new order of the rows: `[S, batch_size] int32`, rising within a batch.
 
         Every row occurs once. A batch that is one row short begins with -1, which stands for a row of weight 0, so that shapes
-        never change.
+        never change: the next one of the batch again, as what a network does with batch statistics should not depend on which
+        row is filled in.
         """
         order = np.full(self.n_steps * self.batch_size, -1, np.int32)
         order[: self.n_rows] = rng.permutation(self.n_rows)
@@ -109,7 +110,7 @@ def stream_batches(rows: Rows, deal: Deal, seed: int, alter: Callable | None = N
     order_rng, alter_rng = random_streams(seed)
     while True:
         for chosen in deal.epoch(order_rng):
-            x, y, weights = rows.batch(np.maximum(chosen, 0))
+            x, y, weights = rows.batch(np.where(chosen < 0, chosen[min(1, len(chosen) - 1)], chosen))
             batch = (x, y, np.where(chosen < 0, np.float32(0), weights))
             yield batch if alter is None else alter(batch, alter_rng)
 
@@ -140,7 +141,7 @@ class HeldRows(keras.Model):
     def batch(self, number):
         """Returns `(x, y, weights)` of the batch with this number, `[1] int32`."""
         chosen = ops.reshape(ops.take(self.order, number, axis=0), (-1,))
-        rows = ops.maximum(chosen, 0)
+        rows = ops.where(chosen < 0, chosen[min(1, chosen.shape[0] - 1)], chosen)
         x, y, weights = keras.tree.map_structure(lambda values: ops.take(values, rows, axis=0), self._held)
         return x, y, ops.where(chosen < 0, ops.zeros_like(weights), weights)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import keras
+from keras import ops
 
 
 def vector_input(n_inputs: int, feature_map: tuple[int, ...] = ()) -> tuple[keras.KerasTensor, keras.KerasTensor]:
@@ -29,6 +30,11 @@ def vector_input(n_inputs: int, feature_map: tuple[int, ...] = ()) -> tuple[kera
     return vector, keras.layers.Reshape(feature_map, name="map")(vector)
 
 
+def pool(features):
+    """Returns the mean over the places of a map, `[n, h, w, c] -> [n, c]`, of tensors; vectors as they are."""
+    return ops.mean(features, axis=(1, 2)) if len(features.shape) == 4 else features
+
+
 def pooled(features: keras.KerasTensor) -> keras.KerasTensor:
-    """Returns the mean over the places of a map, `[n, h, w, c] -> [n, c]`; vectors as they are."""
+    """Returns the same as `pool`, as a layer of a functional model."""
     return keras.layers.GlobalAveragePooling2D(name="pooled")(features) if len(features.shape) == 4 else features

@@ -18,7 +18,7 @@ def test_the_named_group_stays_the_known_others_are_the_rest_and_unknown_stays_u
     table, notes = set_against_rest(TABLE, ("race=WHITE",), NAMES)
     assert table["race"].tolist() == ["WHITE", "not WHITE", "unknown", "not WHITE", "not WHITE"]
     assert table["sex"].tolist() == TABLE["sex"].tolist()
-    assert notes == ["race: WHITE against the rest; 'not WHITE' are ASIAN (2 images), BLACK (1 images)."]
+    assert notes == ["race: WHITE against the rest; 'not WHITE' holds, in images: ASIAN 2, BLACK 1."]
     assert TABLE["race"].tolist()[1] == "ASIAN"
 
 
@@ -41,6 +41,17 @@ def test_without_a_text_the_table_is_as_it_was():
 def test_what_cannot_be_done_is_said(texts, said):
     with pytest.raises(InputError, match=said):
         set_against_rest(TABLE, texts, NAMES)
+
+
+def test_a_group_without_another_stands_against_nothing():
+    with pytest.raises(InputError, match="race has no other known group than WHITE"):
+        set_against_rest(TABLE.assign(race=["WHITE", "WHITE", "unknown", "WHITE", "unknown"]), ("race=WHITE",), NAMES)
+
+
+def test_an_age_group_can_stand_against_the_rest(biascxr_table, write_table):
+    cohort = build_cohort(write_table(biascxr_table()), None, CohortConfig(against_rest=("age_group=20-40",)), seed=0)
+    (age,) = [a for a in cohort.attributes if a.name == "age_group"]
+    assert age.groups == ("20-40", "not 20-40")
 
 
 def test_the_cohorts_attribute_has_these_two_groups_and_says_so(biascxr_table, write_table):

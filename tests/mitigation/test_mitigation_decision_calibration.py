@@ -128,7 +128,7 @@ def test_a_finding_of_one_class_keeps_its_scores_to_the_last_bit_and_says_so(spl
     fitted = resolve("decision", CALIBRATORS, name)().fit(data, scores)
     np.testing.assert_array_equal(fitted.calibrate(scores, data.attributes, data.label_names)[:, 2], scores[:, 2])
     notes = fitted.table.loc[(fitted.table["label"] == "finding 2") & (fitted.table["attribute"] == ""), "note"]
-    assert notes.str.startswith("one class only in calibration: scores stay as they are").all()
+    assert notes.str.startswith("one class only where it is fitted: scores stay as they are").all()
 
 
 def test_scores_that_point_the_wrong_way_are_not_turned_round(split_of):

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from biascxr.models import FitSettings, HeadTrainer, Rows, build_mlp, fit, fit_head
-from biascxr.models.batches import STEPS_PER_EXECUTION, Deal, HeldRows, NewOrder, stream_batches
+from biascxr.models.batches import STEPS_PER_EXECUTION, Deal, HeldRows, NewOrder, random_streams, stream_batches
 
 on_tensorflow = pytest.mark.skipif(keras.backend.backend() != "tensorflow", reason="rows are held on TensorFlow only")
 
@@ -101,6 +101,21 @@ def test_a_batch_one_row_short_is_filled_with_a_row_of_weight_0():
     weights = np.stack([next(stream)[2] for _ in range(deal.n_steps)])
     assert (weights == 0).sum(axis=1).tolist() == [0, 0, 1, 1]
     assert weights.sum() == pytest.approx(rows.weights.sum())
+
+
+def test_a_batch_is_filled_with_a_row_of_its_own_not_with_the_same_row_in_all():
+    """What a network takes from a batch, its mean and variance, should not lean on one row of the data."""
+    rows, deal = some_rows(), Deal.of(50, 16)
+    held = HeldRows(HeadTrainer(build_mlp(rows.vectors.shape[1], 1, hidden=(), dropout=0.0)), rows, deal)
+    held.order.assign(deal.epoch(random_streams(0)[0]))
+    stream = stream_batches(rows, deal, 0)
+    for number in range(deal.n_steps):
+        streamed, kept = next(stream), held.batch(np.array([number]))
+        for x, weights in ((streamed[0], streamed[2]), (kept[0], kept[2])):
+            vectors = np.asarray(x["vector"])
+            if np.asarray(weights)[0] == 0:
+                np.testing.assert_array_equal(vectors[0], vectors[1])
+        np.testing.assert_array_equal(streamed[0]["vector"], kept[0]["vector"])
 
 
 def test_held_rows_make_the_batches_of_the_stream_over_several_epochs():

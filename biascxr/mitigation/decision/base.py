@@ -19,7 +19,7 @@ from biascxr.mitigation.base import Member, SplitData
 from biascxr.mitigation.cells import Cells, chosen_attributes
 
 ALL_GROUPS = "all"
-ONE_CLASS = "one class only in calibration: no threshold, no decision"
+ONE_CLASS = "one class only where it is fitted: no threshold, no decision"
 TEXT_COLUMNS = ("label", "attribute", "group", "note")
 FITTED_ON = ("calibration", "train")
 NO_GROUPS = "no attribute has two known groups: one fit for all"

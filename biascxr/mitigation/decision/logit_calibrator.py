@@ -11,7 +11,7 @@ from scipy import special
 
 from biascxr.mitigation.decision.base import Calibrator
 
-NOT_CALIBRATED = "one class only in calibration: scores stay as they are"
+NOT_CALIBRATED = "one class only where it is fitted: scores stay as they are"
 DRAWN = "{:.0%} its own, the rest the fit for all"
 # Scores of exactly 0 and 1 have no logit and are taken so far from them; float32 scores between keep their order.
 SMALLEST_PROBABILITY = 1e-12

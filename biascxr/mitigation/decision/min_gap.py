@@ -32,8 +32,8 @@ class GroupMinGap(MinGap):
     """Equal errors in each group, drawn towards everyone's threshold where patients are few: FairREAD's choice.
 
     Follows FairREAD (Gao et al., arXiv 2412.16373), where `attributes=[race, sex, age_group]`: every cell of the crossing has
-    a threshold of its own. Differs: fitted on the calibration split, not on training scores; shrunk; one attribute's groups
-    by default, because crossings have few positives.
+    a threshold of its own. Differs: fitted on the calibration split, not on training scores (`fitted_on=train` does that, to
+    reproduce it); shrunk; one attribute's groups by default, because crossings have few positives.
 
     When it helps: ROC curves of the groups are alike and only lie at other scores: then TPR and FPR become equal together
     (equalized odds; .129 in FairREAD's ablation against .377 at 0.5). When it harms: where the curves differ, the rates differ

@@ -14,6 +14,9 @@ TRAINING = {
     "cdann": "biascxr.mitigation.training.cdann:Cdann",
     "domain_independent": "biascxr.mitigation.training.domain_independent:DomainIndependent",
     "label_noise": "biascxr.mitigation.training.label_noise:LabelNoise",
+    "refusion": "biascxr.mitigation.training.refusion:RefusionMethod",
+    "causal_noise": "biascxr.mitigation.training.causal_noise:CausalNoiseMethod",
+    "two_step": "biascxr.mitigation.training.two_step:TwoStep",
 }
 
 __all__ = ["TRAINING", "DemographicInputs", "Head", "NetworkMethod", "TrainingMethod"]
