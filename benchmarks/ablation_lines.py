@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import yaml
-from remedy_methods import NETWORK, REST
+from remedy_methods import CUT, NETWORK, REST
 
 from biascxr.errors import InputError
 from biascxr.mitigation import SLOTS, Recipe, parse_recipes, resolve
@@ -20,11 +20,6 @@ UNBIASED, SAME_LAW = "unbiased", "same_law"
 JUDGED = (UNBIASED, SAME_LAW)
 MEASURES = ("delta_eo", "delta_auc", "auroc", "bnsp_sd", "flips")
 LOWER, SAME, HIGHER = "lower", "same", "higher"
-# So that five seeds of eight worlds end within half an hour on two cores. Printed with every run.
-CUT = {
-    "refusion": {"projection": "32", "units": "64", "max_epochs": "15", "patience": "5"},  # of each of its three stages
-    "causal_noise": {"copies": "4", "finding_units": "8", "attribute_units": "8", "mask_units": "32", "head_hidden": "[64]"},
-}
 
 
 @dataclass(frozen=True)

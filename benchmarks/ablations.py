@@ -49,13 +49,13 @@ import tempfile
 import time
 from pathlib import Path
 
-from ablation_lines import CUT, ERM, EXPECTATIONS, LINES, NIH, NOTHING, WORLDS, Line, read_expectations
+from ablation_lines import ERM, EXPECTATIONS, LINES, NIH, NOTHING, WORLDS, Line, read_expectations
 from ablation_measures import measure
 from ablation_report import conclusions, markdown, summarise, table_lines
 from ablation_worlds import NIH_FOLDER, draw, key_of
 from claim_data import PREDICTIONS
 from remedies import CODE, ONE_THREAD, ROOT, measure_worlds
-from remedy_methods import NETWORK
+from remedy_methods import CUT, NETWORK
 from remedy_worlds import Sizes, WorldKey
 
 import biascxr

@@ -2,6 +2,7 @@
 
     python benchmarks/remedies.py             # 5 seeds, both families: an hour on two cores; goes on where it stopped
     python benchmarks/remedies.py --quick     # 3 seeds, the linear family: a quarter of an hour
+    python benchmarks/remedies.py --methods refusion,two_step --join benchmarks/results/remedies.csv   # adds or renews rows
     python benchmarks/remedies.py --tune      # chooses settings on development worlds: remedies_settings.yaml
 
 A world is a phantom (`biascxr.phantom.draw_vectors`) in which one mechanism acts on one of four groups at strength 0.8. Every
@@ -65,6 +66,7 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 from remedy_measures import measure
 from remedy_methods import NETWORK, SETTINGS, Method, all_methods, read_expectations, read_settings
@@ -227,6 +229,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="worlds at a time")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where each world's rows are kept")
     parser.add_argument("--settings", type=Path, default=SETTINGS, help="the settings chosen by --tune")
+    parser.add_argument("--join", type=Path, help="an earlier table whose rows of other methods are kept")
     parser.add_argument("--csv", type=Path, help="write the table")
     parser.add_argument("--markdown", type=Path, help="write the table for the documentation")
     read = parser.parse_args(arguments)
@@ -260,6 +263,8 @@ def main(arguments: list[str] | None = None) -> int:
     started = time.perf_counter()
     found = measure_worlds(keys_of(read.families, read.mechanisms, read.seeds), sizes, methods, read.folder, read.workers)
     table, context = summarise(found, methods, expectations), references(found)
+    if read.join:
+        table = joined(pd.read_csv(read.join), table, list(read.known))
     print_report(table, context)
     print(f"\n{time.perf_counter() - started:.0f} s")
     if read.csv:
@@ -269,6 +274,22 @@ def main(arguments: list[str] | None = None) -> int:
         read.markdown.parent.mkdir(parents=True, exist_ok=True)
         read.markdown.write_text(markdown(table, context, expectations), encoding="utf-8")
     return 0
+
+
+def joined(earlier: pd.DataFrame, table: pd.DataFrame, known: list[str]) -> pd.DataFrame:
+    """Puts new rows among those of other methods of an earlier run, whose worlds were drawn from the same seeds.
+
+    Args:
+        earlier: its table.
+        table: the new one, of some methods.
+        known: all methods, in the order wanted.
+    """
+    kept = earlier[~earlier["method"].isin(table["method"]) & earlier["method"].isin(known)]
+    both = pd.concat([kept, table], ignore_index=True)
+    order = {name: place for place, name in enumerate(known)}
+    places = {name: list(table[name].drop_duplicates()) for name in ("mechanism", "family")}
+    keys = [both["method"].map(order), *(both[name].map(places[name].index) for name in ("family", "mechanism"))]
+    return both.iloc[np.lexsort(keys)].reset_index(drop=True)
 
 
 def _versions() -> list[str]:

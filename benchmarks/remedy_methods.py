@@ -54,6 +54,13 @@ NETWORK = {
 }
 
 
+# Published networks, cut to worlds of this size; of `refusion`, epochs of each of its three stages.
+CUT = {
+    "refusion": {"projection": "32", "units": "64", "max_epochs": "15", "patience": "5"},
+    "causal_noise": {"copies": "4", "finding_units": "8", "attribute_units": "8", "mask_units": "32", "head_hidden": "[64]"},
+}
+
+
 @dataclass(frozen=True)
 class Method:
     """A remedy on its own.
@@ -101,7 +108,7 @@ class Method:
         if member not in SLOTS["training"]:
             return {}
         known = {f.name for f in dataclasses.fields(resolve("training", SLOTS["training"], member).Settings)}
-        return {name: value for name, value in NETWORK.items() if name in known}
+        return {name: value for name, value in (NETWORK | CUT.get(member, {})).items() if name in known}
 
 
 ERM = Method("erm", "training", "erm")

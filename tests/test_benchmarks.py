@@ -154,6 +154,15 @@ class TestRemedies:
         assert set(table["method"]) == set(all_methods(read_expectations().not_measured))
         assert set(table["mechanism"]) == {"nothing_planted", *MECHANISMS} and set(table["seeds"]) == {5}
 
+    def test_rows_that_are_joined_to_an_earlier_table_stand_where_they_stood(self):
+        from remedies import joined
+        from remedy_docs import RESULTS
+
+        table = pd.read_csv(RESULTS)
+        known, renewed = list(table["method"].drop_duplicates()), table["method"].isin(["dann", "platt"])
+        pd.testing.assert_frame_equal(joined(table[~renewed], table[renewed], known), table)
+        assert set(joined(table, table[renewed], ["dann", "platt"])["method"]) == {"dann", "platt"}
+
     def test_every_method_is_a_recipe_that_parses_with_every_line_of_its_grid(self):
         from remedy_methods import GRIDS, all_methods, read_expectations
 
