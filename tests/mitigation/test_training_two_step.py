@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -30,47 +31,41 @@ def test_the_settings_are_the_published_ones_where_it_has_them():
 
 
 class TestTheFlaw:
-    """A group that the vectors hold plainly (60 of 120 rows moved by six deviations)."""
+    """A group that the vectors hold plainly (half of the rows moved by six deviations); the last epoch is kept."""
 
     @pytest.fixture(scope="class")
     def outcome(self, split_of):
-        def run(group_head):
-            race = np.array(["A", "B"])[np.random.default_rng(7).integers(0, 2, 120)]
-            parts = [split_of(s, n=120, n_labels=1, race=race) for s in ("train", "validation")]
-            parts = [dataclasses.replace(part, vectors=self.with_group(part)) for part in parts]
-            member = TwoStep(
-                TwoStepSettings(hidden=(16,), dropout=0.0, batch_size=16, learning_rate=1e-2, max_epochs=30, patience=30,
-                                group_head=group_head)
-            )  # fmt: skip
-            kept = []
-            make = member._trainer
-            member._trainer = lambda *given: kept.append(make(*given)) or kept[0]
-            head = fit(member, *parts)
-            features = keras.ops.convert_to_numpy(features_of(head.model)(parts[0].vectors))
-            other = keras.ops.convert_to_numpy(features_of(head.model)(parts[1].vectors))
-            groups = (race == "B").astype(int)
-            own = keras.ops.convert_to_numpy(kept[0].group_head(features)).argmax(axis=1)
-            probe = LogisticRegression(max_iter=2000).fit(features, groups)
-            return head.history, (own == groups).mean(), probe.score(other, groups)
-
-        return {name: run(name) for name in ("reciprocal", "adversary")}
+        """By `group_head`: the group head's mean loss in the last ten epochs, its accuracy, and a fresh probe's."""
+        race = np.array(["A", "B"])[np.random.default_rng(7).integers(0, 2, 120)]
+        parts = [split_of(s, n=120, n_labels=1, race=race) for s in ("train", "validation")]
+        moved = 6 * np.outer(race == "B", np.arange(16) == 1).astype(np.float32)  # [n, d]
+        parts = [dataclasses.replace(part, vectors=np.array(part.vectors) + moved) for part in parts]
+        return {name: self.run(name, *parts, (race == "B").astype(int)) for name in ("reciprocal", "adversary")}
 
     @staticmethod
-    def with_group(part) -> np.ndarray:
-        vectors = np.array(part.vectors)
-        vectors[:, 1] += 6 * (part.attributes["race"] == "B")
-        return vectors
+    def run(group_head, train, validation, groups):
+        member = TwoStep(
+            TwoStepSettings(hidden=(16,), dropout=0.0, batch_size=16, learning_rate=3e-3, max_epochs=40, group_head=group_head)
+        )
+        epochs, trainers, make = itertools.count(), [], member._trainer
+        member._criterion = lambda trainer: lambda *_: -next(epochs)
+        member._trainer = lambda *given: trainers.append(make(*given)) or trainers[0]
+        head = fit(member, train, validation)
+        known, other = (keras.ops.convert_to_numpy(features_of(head.model)(p.vectors)) for p in (train, validation))
+        own = keras.ops.convert_to_numpy(trainers[0].group_head(known)).argmax(axis=1)
+        fresh = LogisticRegression(max_iter=2000).fit(known, groups).score(other, groups)
+        return head.history["group_loss"].tail(10).mean(), (own == groups).mean(), fresh
 
     def test_as_published_the_group_head_learns_to_be_wrong_while_a_fresh_probe_reads_the_group(self, outcome):
-        history, accuracy, fresh = outcome["reciprocal"]
-        assert history["group_loss"].iloc[-1] > 2 * np.log(2)
-        assert accuracy < 0.4
+        loss, accuracy, fresh = outcome["reciprocal"]
+        assert loss > 4 * np.log(2)
+        assert accuracy < fresh - 0.3
         assert fresh > 0.9
 
-    def test_as_an_adversary_it_is_never_worse_than_to_guess(self, outcome):
-        history, accuracy, _ = outcome["adversary"]
-        assert history["group_loss"].iloc[-1] < 1.1 * np.log(2)
-        assert accuracy > 0.4
+    def test_as_an_adversary_it_stays_near_what_guessing_costs(self, outcome):
+        loss, accuracy, _ = outcome["adversary"]
+        assert loss < 1.5 * np.log(2)
+        assert accuracy >= 0.5
 
 
 class TestEdges:

@@ -81,12 +81,14 @@ class TwoStep(NetworkMethod):
     what the group head reads.
 
     Its flaw: the group head minimises `1 / CE` too (`group_head="reciprocal"`, the default, as published), so the cheapest way
-    to a large cross-entropy is a head that names the wrong group. It says that with confidence while a fresh probe reads
-    the group from the features as before: a large CE is no sign that they hide it. And the gradient, `-1 / CE^2` that of CE,
-    is tiny once CE is large, so the trunk is then left in peace, and huge where CE is near 0. `group_head="adversary"` lets
-    the head minimise CE, through features that receive no gradient from it, and the trunk `1 / CE` through a head that is held
-    still: a CE at log K then means that this head, which tries, cannot read the group. It is `dann` with the reciprocal for a
-    reversed gradient and no hidden layer in the adversary.
+    to a large cross-entropy is a head that names the wrong group. It says that with confidence while a fresh probe reads the
+    group from the features as before: a large CE is no sign that they hide it. And the gradient, `-1 / CE^2` times that of CE,
+    is tiny once CE is large, so the trunk is then left in peace, and huge where CE is near 0.
+
+    `group_head="adversary"` lets the head minimise CE, on features that receive no gradient from it, and the trunk `1 / CE`,
+    through a head that is held still: `dann` with the reciprocal in place of a reversed gradient, and an adversary of one
+    layer. CE then moves about log K, the price of guessing, as one or the other is ahead. A head of one layer is soon led
+    astray: where a group is plain in the vector, a fresh probe reads it after either.
 
     When it helps: as `dann`, where the group adds something to the vector that a finding leans on, and with
     `group_head="adversary"` rather. When it harms: as published it may change nothing but the group head; where prevalence
