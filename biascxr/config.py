@@ -130,9 +130,10 @@ class EmbeddingsConfig:
     from the weights where they tell it."""
     layer: str | None = None
     """Layer of a .keras model (densenet121/relu: inside a nested one), or output of an ONNX file or a SavedModel, that is the
-    vector (default: the last global pooling or the only vector); a map is pooled."""
-    pooling: Literal["max", "avg"] = "max"
-    """Global pooling of the last feature map; max as the MIMIC Racial Fairness code does."""
+    vector (default: the last global pooling or the only vector); a map is pooled as pooling says."""
+    pooling: Literal["max", "avg", "none"] = "max"
+    """Global pooling of the last feature map; max as the MIMIC Racial Fairness code does. none keeps the map, flattened row by
+    row, for training methods with a feature_map (CXR Foundation's 8x8x1376 map among given vectors is kept too)."""
     runtime: Literal["auto", "keras", "onnxruntime"] = "auto"
     """What computes a Keras network: auto takes ONNX Runtime where it is installed and there is no GPU (2.3 times as fast on
     two cores, benchmarks/embedding_speed.py; checked against Keras before it is used)."""

@@ -80,10 +80,11 @@ def from_set(run: Run) -> Source:
 
     config, cohort = run.config.embeddings, run.cohort()
     given, length, precision = config.vectors, config.vector_length, config.store_precision
+    keep_maps = config.pooling == "none"
     return Source(
-        lambda folder: gather_from(open_vectors(given), cohort, folder, length, precision, is_stage=True),
+        lambda folder: gather_from(open_vectors(given), cohort, folder, length, precision, is_stage=True, keep_maps=keep_maps),
         inputs={"vectors": files_digest(Path("/"), [str(path.absolute()) for path in vector_files(given)])},
-        settings={"vector_length": length, "store_precision": precision},
+        settings={"vector_length": length, "store_precision": precision, "keep_maps": keep_maps},
         code=("embeddings", "records", "containers", "cohort"),
         names_rejected=True,
     )
@@ -93,13 +94,15 @@ def from_files(run: Run) -> Source:
     """One file per image, as the table's paths name them."""
     from biascxr.embeddings import gather_vectors
 
-    length, precision = run.config.embeddings.vector_length, run.config.embeddings.store_precision
-    cohort = run.cohort()
+    config, cohort = run.config.embeddings, run.cohort()
+    length, precision, keep_maps = config.vector_length, config.store_precision, config.pooling == "none"
     check_files(run, cohort)
     return Source(
-        lambda folder: gather_vectors(cohort, folder, vector_length=length, precision=precision, is_stage=True),
+        lambda folder: gather_vectors(
+            cohort, folder, vector_length=length, precision=precision, is_stage=True, keep_maps=keep_maps
+        ),
         inputs={"vectors": files_digest(cohort.images_root, cohort.table["path"])},
-        settings={"vector_length": length, "store_precision": precision},
+        settings={"vector_length": length, "store_precision": precision, "keep_maps": keep_maps},
         code=("embeddings", "records", "containers", "cohort"),
         names_rejected=True,
     )

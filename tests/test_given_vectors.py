@@ -55,6 +55,19 @@ def test_a_set_of_vectors_is_gathered_in_the_tables_order_and_missing_ones_are_n
     assert "records" not in run.stages
 
 
+def test_pooling_none_keeps_the_maps_of_a_set_and_they_are_gathered_again_without_it(table, tmp_path):
+    ids = [f"image_{i:03d}" for i in range(N)]
+    maps = np.random.default_rng(0).normal(size=(N, 8, 8, 1376)).astype(np.float32)
+    source = write("npz", tmp_path, ids, maps)
+    for more, shape in ((["--pooling", "none"], [8, 8, 1376]), ([], None)):
+        run = run_stages(parse_flags(flags(table, "--vectors", str(source), *more)), until="embeddings")
+        cohort, made = run.embedded()
+        own = maps[[ids.index(i) for i in cohort.table["image_id"]]]
+        expected = own.reshape(N, -1) if shape else own.mean((1, 2))
+        np.testing.assert_allclose(made.vectors, expected, atol=1e-6)
+        assert made.card["map_shape"] == shape
+
+
 def test_a_changed_set_is_gathered_again_and_an_unchanged_one_is_not(table, tmp_path):
     ids = [f"image_{i:03d}" for i in range(N)]
     source = write("npz", tmp_path, ids, np.random.default_rng(0).normal(size=(N, 4)))

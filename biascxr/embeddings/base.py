@@ -63,7 +63,8 @@ class Encoder(ABC):
     def card(self) -> dict:
         """Returns the `EmbeddingSet`'s card.
 
-        It holds `encoder, weights, pooling, pixels, vector_length, fingerprint, is_trained, trained_on`. The fingerprint
+        It holds `encoder, weights, pooling, map_shape, pixels, vector_length, fingerprint, is_trained, trained_on`.
+        `map_shape` is `[height, width, channels]` where a vector is a map flattened row by row, otherwise null. The fingerprint
         changes with everything that computes a vector: weights, the layer read, pooling, pixels, batch. A network that is
         computed in several ways has a `network` too, the same in all of them.
         """
@@ -212,11 +213,11 @@ def files_fingerprint(files: Iterable[Path]) -> str:
 
 
 def to_vectors(values: np.ndarray, pooling: str, *, channels_last: bool = True) -> np.ndarray:
-    """Pools a network's output to one vector per image.
+    """Pools or flattens a network's output to one vector per image.
 
     Args:
         values: `[n, d]` (as it is), `[n, tokens, d]`, `[n, h, w, d]`, or `[n, d, h, w]` with `channels_last=False`.
-        pooling: `"max"` or `"avg"`.
+        pooling: `"max"`, `"avg"`, or `"none"`, which flattens row by row.
         channels_last: whether the vector's axis of a map is the last one.
 
     Returns:
@@ -228,7 +229,24 @@ def to_vectors(values: np.ndarray, pooling: str, *, channels_last: bool = True) 
     axes = tuple(range(1, values.ndim - 1))
     if not axes:
         return values
+    if pooling == "none":
+        return values.reshape(len(values), -1)  # [n, h w d]
     return values.max(axis=axes) if pooling == "max" else values.mean(axis=axes)
+
+
+def map_shape_of(shape: tuple[int, ...], pooling: str, *, channels_last: bool = True) -> list[int] | None:
+    """Returns `[height, width, channels]` of the map that `to_vectors` flattens, or None where it gives a vector.
+
+    Args:
+        shape: of the network's output, as `to_vectors` takes it; tokens are a map of one column.
+        pooling: see `to_vectors`.
+        channels_last: see `to_vectors`.
+    """
+    if pooling != "none" or len(shape) < 3:
+        return None
+    if len(shape) == 3:
+        return [shape[1], 1, shape[2]]
+    return list(shape[1:] if channels_last else (*shape[2:], shape[1]))
 
 
 def in_batches(run: Callable[[np.ndarray], np.ndarray], inputs: np.ndarray, size: int | None) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""DenseNet121, 169 and 201 with global pooling: 1024-, 1664- and 1920-d vectors."""
+"""DenseNet121, 169 and 201 with global pooling: 1024-, 1664- and 1920-d vectors; or their last map."""
 
 from __future__ import annotations
 
@@ -101,6 +101,7 @@ class DenseNet(KerasEncoder):
             "encoder": self.name,
             "weights": f"random, seed {self._seed}" if is_random else Path(self._config.weights).name,
             "pooling": self._config.pooling,
+            "map_shape": self._map_shape,
             "pixels": self.pixels(),
             "vector_length": self.vector_length,
             **self.fingerprints(),
@@ -132,7 +133,7 @@ def _network(name: str, input_shape: tuple[int, int, int], pooling: str, weights
     import keras
 
     build = getattr(keras.applications, KERAS_NAMES[name])
-    return build(include_top=False, weights=weights, input_shape=input_shape, pooling=pooling)
+    return build(include_top=False, weights=weights, input_shape=input_shape, pooling=None if pooling == "none" else pooling)
 
 
 def _draw_weights(model, seed: int) -> None:

@@ -13,6 +13,7 @@ from biascxr.embeddings.base import (
     check_weights_path,
     files_fingerprint,
     in_batches,
+    map_shape_of,
     stated_in_card,
     to_vectors,
     weights_files,
@@ -42,6 +43,7 @@ class ForeignNetwork(Encoder):
         self._is_pooled = answer.ndim > 2
         self._channels_last = answer.ndim < 4 or self._is_channels_last(answer.shape)
         self._length = self._pool(answer).shape[1]
+        self._map_shape = map_shape_of(answer.shape, config.pooling, channels_last=self._channels_last)
 
     @abstractmethod
     def _open(self) -> tuple[ImageInput, str]:
@@ -70,6 +72,7 @@ class ForeignNetwork(Encoder):
             "weights": self._path.name,
             "layer": self._output,
             "pooling": self._config.pooling if self._is_pooled else "as the file has it",
+            "map_shape": self._map_shape,
             "pixels": pixels,
             "vector_length": self.vector_length,
             "fingerprint": hashlib.sha256(repr((self._files, reading)).encode()).hexdigest(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from abc import abstractmethod
 from contextlib import nullcontext
 from typing import ClassVar
@@ -19,8 +20,8 @@ from biascxr.errors import InputError
 class KerasEncoder(Encoder):
     """An encoder whose network is a Keras model with one image input, channels last.
 
-    A member's `__init__` sets `_config`, `_model` (whose output is the vector), `_source` (how it wants its pixels) and
-    `_image_size` (of the records), and ends with `_settle`.
+    A member's `__init__` sets `_config`, `_model` (whose output is the vector, or the map that becomes one), `_source` (how it
+    wants its pixels) and `_image_size` (of the records), and ends with `_settle`.
     """
 
     libraries: ClassVar[tuple[str, ...]] = ("keras", "tensorflow")
@@ -29,14 +30,17 @@ class KerasEncoder(Encoder):
     _source: Source
     _image_size: int
     _replicas: Replicas | None = None
+    _map_shape: list[int] | None = None
 
     def _settle(self) -> None:
-        """Brings the network into the precision and onto the devices that the settings ask for.
+        """Lets the network end in a vector; brings it into the precision and onto the devices that the settings ask for.
 
         Raises:
             InputError: see `Replicas` and `rebuilt`.
         """
         config = self._config
+        if len(self._model.output_shape) == 4:
+            self._model, self._map_shape = flattened(self._model, self.input_size)
         if config.distribute == "mirrored":
             self._replicas = Replicas(config.inference_batch)
         if self._replicas is not None or config.mixed_precision != "off":
@@ -111,3 +115,19 @@ class KerasEncoder(Encoder):
             "mixed_precision": config.mixed_precision,
             "distribute": f"{config.distribute} over {n} device{'s'[: n > 1]}" if n else "off",
         }
+
+
+def flattened(model, size: int) -> tuple[object, list[int]]:
+    """Returns a network whose map is flattened row by row, and that map's `[height, width, channels]`.
+
+    It is a layer of the network, so whatever else computes the network gives the same.
+
+    Args:
+        model: images `[n, size, size, c]` -> map `[n, h, w, d]`.
+        size: height and width of its input, which the model may leave open.
+    """
+    import keras
+
+    shape = model.compute_output_shape((1, size, size, model.input_shape[-1]))[1:]
+    flat = keras.layers.Reshape((math.prod(shape),), name="flattened_map")(model.outputs[0])
+    return keras.Model(model.inputs[0], flat), list(shape)

@@ -18,9 +18,10 @@ from biascxr.errors import InputError
 class KerasFile(KerasEncoder):
     """Any Keras model with one image input of 1 or 3 channels.
 
-    It is read at the layer that `layer` names (`densenet121/relu` lies inside a nested model), a map there pooled as `pooling`
-    says. Without one: at the layer named `vector` where that gives a vector; otherwise at its last global pooling layer;
-    otherwise at its output, which must be a vector.
+    It is read at the layer that `layer` names (`densenet121/relu` lies inside a nested model), a map there pooled or kept as
+    `pooling` says. Without one: at the layer named `vector` where that gives a vector; otherwise at its last global pooling
+    layer; otherwise at its output, which must be a vector, or with `pooling` none may be a map. A pooling of the file's own
+    stays: for the map before it, name its layer.
     One channel takes grey pixels in [0, 1], three channels the grey image repeated, with the ImageNet mean and deviation,
     unless `weights_source` names another convention. Loaded in Keras's safe mode.
 
@@ -49,6 +50,7 @@ class KerasFile(KerasEncoder):
             "weights": self._path.name,
             "layer": self._config.layer or "the vector of the file",
             "pooling": self._pooling,
+            "map_shape": self._map_shape,
             "pixels": self.pixels(),
             "vector_length": self.vector_length,
             **self.fingerprints(),
@@ -79,7 +81,7 @@ def _check_input(model, shape: tuple[int, int], path: Path) -> None:
 
 
 def _reader(model, config: EmbeddingsConfig, path: Path) -> tuple:
-    """Returns the model up to the vector, and how a map is pooled there, in words."""
+    """Returns the model up to the vector, or to the map that is to be kept, and how a map is pooled there, in words."""
     import keras
 
     if config.layer:
@@ -95,16 +97,20 @@ def _reader(model, config: EmbeddingsConfig, path: Path) -> tuple:
             raise InputError(f"--layer {config.layer}: expected a vector or a map in {path}; got {shape}.")
         if len(output.shape) == 2:
             return keras.Model(model.inputs[0], output), "as the file has it"
+        if config.pooling == "none":
+            return keras.Model(model.inputs[0], output), "none"
         pool = keras.layers.GlobalMaxPooling2D if config.pooling == "max" else keras.layers.GlobalAveragePooling2D
         return keras.Model(model.inputs[0], pool(data_format="channels_last")(output)), config.pooling
     named = [layer for layer in model.layers if layer.name == "vector"]
     pool = None if named else last_pooling(model)
     # A Sequential that was loaded and never called has `outputs` and no `output`.
     output = named[-1].output if named else output_of(model, pool) if pool else model.outputs[0]
+    if len(output.shape) == 4 and config.pooling == "none":
+        return keras.Model(model.inputs[0], output), "none"
     if len(output.shape) != 2:
         raise InputError(
             f"--weights {path}: expected a vector output, a global pooling layer or a layer named 'vector'; got output shape "
-            f"{tuple(output.shape)}. Name the layer to read with --layer; a map there is pooled."
+            f"{tuple(output.shape)}. Name the layer to read with --layer; a map there is pooled, or kept by --pooling none."
         )
     return keras.Model(model.inputs[0], output), "as the file has it"
 

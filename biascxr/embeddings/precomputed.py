@@ -17,7 +17,7 @@ from biascxr.containers import Cohort, EmbeddingSet
 from biascxr.embeddings.row_file import Journal, RowFile
 from biascxr.embeddings.store import in_precision
 from biascxr.embeddings.vectors import Fault, VectorError, VectorSource, open_vectors
-from biascxr.embeddings.vectors.base import MAP_LENGTH, MAP_SHAPE, pooled_length, sums_of
+from biascxr.embeddings.vectors.base import MAP_LENGTH, MAP_SHAPE, sums_of
 from biascxr.embeddings.vectors.per_image import FilePerImage, names_of, read_vector
 from biascxr.errors import InputError
 from biascxr.records import read_rejected, write_rejected
@@ -31,7 +31,13 @@ DAMAGE_FILE, PROGRESS_FILE = "source_damage.csv", "progress.jsonl"
 
 
 def gather_vectors(
-    cohort: Cohort, folder: Path, *, vector_length: int | None, precision: str = "float32", is_stage: bool = False
+    cohort: Cohort,
+    folder: Path,
+    *,
+    vector_length: int | None,
+    precision: str = "float32",
+    is_stage: bool = False,
+    keep_maps: bool = False,
 ) -> EmbeddingSet:
     """Gathers one file per image into one array on disk, in table order; writes `rejected.csv`.
 
@@ -41,6 +47,7 @@ def gather_vectors(
         vector_length: required length; default: the most frequent one among the first readable files.
         precision: type of the numbers in `vectors.npy`, float32 or float16.
         is_stage: see `gather_from`.
+        keep_maps: see `gather_from`.
 
     Raises:
         InputError: no file can be read, or the type cannot hold a vector.
@@ -48,7 +55,7 @@ def gather_vectors(
     root = str(cohort.images_root)
     paths = [os.path.join(root, path) for path in cohort.table["path"].to_numpy(object)]  # pathlib takes longer than to read
     source = FilePerImage(paths, cohort.table["image_id"].to_numpy(object))
-    return gather_from(source, cohort, folder, vector_length, precision, is_stage=is_stage)
+    return gather_from(source, cohort, folder, vector_length, precision, is_stage=is_stage, keep_maps=keep_maps)
 
 
 def gather_from(
@@ -59,6 +66,7 @@ def gather_from(
     precision: str = "float32",
     *,
     is_stage: bool = False,
+    keep_maps: bool = False,
 ) -> EmbeddingSet:
     """Gathers a source's vectors of a cohort's images into `vectors.npy`, in the cohort's order, without holding them.
 
@@ -74,16 +82,18 @@ def gather_from(
         precision: type of the numbers in `vectors.npy`, float32 or float16.
         is_stage: the folder belongs to this cohort and this state of the source alone, as a stage's does, so `vectors.npy` in
             it is what this would make: a run was stopped before the rest of the stage was done.
+        keep_maps: a feature map stays as it is, flattened row by row, in place of its mean over places.
 
     Returns:
-        The vectors of the images that have one; `card` says where a feature map was pooled.
+        The vectors of the images that have one; `card` says where a feature map was pooled, or its `map_shape`.
 
     Raises:
         InputError: no row of the source can be read, it holds none of the cohort's images, or the type cannot hold a vector.
     """
     remove_left_overs(folder)
+    source.keeps_maps = keep_maps
     raw_length = source.raw_length(vector_length)
-    length = pooled_length(raw_length)
+    length = source.length_of(raw_length)
     image_ids = cohort.table["image_id"].to_numpy(object)
     kept = _kept_before(image_ids, folder, length, precision) if is_stage else None
     if kept is None:
@@ -100,7 +110,7 @@ def _gather(source: VectorSource, cohort: Cohort, folder: Path, raw_length: int,
         logger.info("embeddings: %d vectors of the source are of images that the cohort does not hold", n_others)
     kept = np.zeros(len(cohort), bool)
     with (
-        RowFile(folder / "all.npy", (len(cohort), pooled_length(raw_length)), precision) as store,
+        RowFile(folder / "all.npy", (len(cohort), source.length_of(raw_length)), precision) as store,
         tqdm(total=len(source), desc="vectors", unit="image", mininterval=0.5) as bar,
     ):
         ids = [_digest(source.image_ids), _digest(image_ids)]
@@ -279,14 +289,15 @@ def _write_reasons(
 
 
 def _card(source: VectorSource, raw_length: int, precision: str) -> dict:
-    is_map = raw_length == MAP_LENGTH
-    shape = "x".join(map(str, MAP_SHAPE))
+    is_map, is_kept = raw_length == MAP_LENGTH, source.keeps_maps
+    pooled = f"mean over the 8x8 places of a {'x'.join(map(str, MAP_SHAPE))} feature map"
     return {
         "encoder": "precomputed",
         "weights": "not known here",
-        "pooling": f"mean over the 8x8 places of a {shape} feature map" if is_map else "as the source has it",
+        "pooling": pooled if is_map and not is_kept else "as the source has it",
+        "map_shape": list(MAP_SHAPE) if is_map and is_kept else None,
         "source": source.kind,
-        "vector_length": pooled_length(raw_length),
+        "vector_length": source.length_of(raw_length),
         "store_precision": precision,
         "fingerprint": "not known here",
         "is_trained": True,

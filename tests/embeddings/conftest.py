@@ -17,13 +17,16 @@ BATCH = 4
 
 @pytest.fixture(scope="session")
 def stand_in():
-    """Function `(channels=1, pooling="max", size=32, head=0) -> Model`: two convolutions, the first 7x7 as DenseNet121's."""
+    """Function `(channels=1, pooling="max", size=32, head=0) -> Model`: two convolutions, the first 7x7 as DenseNet121's; with
+    `pooling="none"` its output is a map, 11 x 11 x 6."""
     keras = pytest.importorskip("keras")
 
     def make(channels=1, pooling="max", size=SIZE, head=0):
         image = keras.Input((size, size, channels))
         x = keras.layers.Conv2D(8, 7, strides=2, activation="relu")(image)
-        x = keras.layers.Conv2D(6, 3, activation="relu")(x)
+        x = keras.layers.Conv2D(6, 3, activation="relu", name="maps")(x)
+        if pooling == "none":
+            return keras.Model(image, x)
         pool = keras.layers.GlobalMaxPooling2D if pooling == "max" else keras.layers.GlobalAveragePooling2D
         x = pool()(x)
         return keras.Model(image, keras.layers.Dense(head)(x) if head else x)

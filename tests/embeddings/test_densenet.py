@@ -189,3 +189,14 @@ class TestTheRealNetwork:
         loaded = make_encoder(tmp_path / "mine.weights.h5", pooling="avg")
         expected = model.predict_on_batch(images[..., None] / np.float32(255))
         np.testing.assert_allclose(loaded.encode(images), expected, rtol=1e-5, atol=1e-6)
+
+    @pytest.mark.parametrize("pooling", ["max", "avg"])
+    def test_its_last_map_pools_to_its_vector(self, images, make_encoder, pooling):
+        size = 64
+        images = np.repeat(np.repeat(images, 2, axis=1), 2, axis=2)
+        kept, pooled = (make_encoder("random", size=size, pooling=p) for p in ("none", pooling))
+        maps = kept.encode(images).reshape(BATCH, *kept.card()["map_shape"])
+        assert maps.shape == (BATCH, 2, 2, 1024)
+        np.testing.assert_allclose(
+            getattr(maps, pooling if pooling == "max" else "mean")((1, 2)), pooled.encode(images), atol=1e-6
+        )

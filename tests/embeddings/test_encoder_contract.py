@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib.metadata
 import json
 import re
@@ -109,6 +110,7 @@ def test_the_card_says_what_made_the_vectors(name, make):
         "encoder",
         "weights",
         "pooling",
+        "map_shape",
         "pixels",
         "vector_length",
         "fingerprint",
@@ -130,6 +132,43 @@ def test_the_fingerprint_is_of_what_computes_the_vectors(name, make):
     assert make(batch=5).card()["fingerprint"] != first
     if name.startswith("densenet"):
         assert make(pooling="avg").card()["fingerprint"] != first
+
+
+class TestMaps:
+    @pytest.fixture
+    def make_on_maps(self, name, tmp_path, monkeypatch, stand_in):
+        """Function `(pooling) -> Encoder` of the member, from a network whose output is a map."""
+        monkeypatch.setattr(
+            densenet, "_network", lambda _, shape, pooling, weights=None: stand_in(shape[-1], pooling, shape[0])
+        )
+        weights = str(WEIGHTS[name](functools.partial(stand_in, pooling="none"), tmp_path))
+        layer = "maps" if name == "keras_file" else None
+
+        def build(pooling):
+            config = EmbeddingsConfig(encoder=name, weights=weights, inference_batch=BATCH, pooling=pooling, layer=layer)
+            return find_encoder(config.encoder, config.weights)(config, image_size=SIZE, seed=0)
+
+        return build
+
+    def test_a_map_that_is_kept_is_the_one_that_is_otherwise_pooled(self, make_on_maps, images):
+        kept, card = make_on_maps("none"), make_on_maps("none").card()
+        assert (card["pooling"], card["map_shape"], card["vector_length"]) == ("none", [11, 11, 6], 726)
+        vectors = kept.encode(images)
+        assert (vectors.shape, vectors.dtype, kept.vector_length) == ((BATCH, 726), np.float32, 726)
+        maps = vectors.reshape(BATCH, 11, 11, 6)
+        assert np.ptp(maps, axis=(1, 2)).max() > 0.01  # places differ: a map in another order would not pool to the same
+        for pooling, pooled in (("max", maps.max((1, 2))), ("avg", maps.mean((1, 2)))):
+            other = make_on_maps(pooling)
+            np.testing.assert_allclose(pooled, other.encode(images), rtol=1e-5, atol=1e-6)
+            assert other.card()["map_shape"] is None
+            assert other.card()["fingerprint"] != card["fingerprint"]
+
+    def test_a_network_that_has_no_map_keeps_giving_its_vector(self, name, make, images):
+        if name.startswith("densenet"):
+            pytest.skip("it has one")
+        np.testing.assert_array_equal(make(pooling="none").encode(images), make().encode(images))
+        card = make(pooling="none").card()
+        assert (card["map_shape"], card["pooling"]) == (None, "as the file has it")
 
 
 def test_a_card_beside_the_weights_is_passed_on_and_is_a_file_of_the_stage(make):

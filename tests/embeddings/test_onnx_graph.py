@@ -8,6 +8,7 @@ import pytest
 from biascxr.config import EmbeddingsConfig, RecordsConfig
 from biascxr.containers import EmbeddingSet
 from biascxr.embeddings import build, build_embeddings, find_encoder, onnx_graph
+from biascxr.embeddings.graph_encoder import GraphEncoder, write_graph
 from biascxr.embeddings.shards import EncoderSpec
 from biascxr.errors import InputError
 from biascxr.records import build_records
@@ -59,6 +60,19 @@ def test_whatever_is_moved_or_left_the_function_is_the_same(padding, kernel, tmp
     images = np.random.default_rng(0).random((2, 9, 9, 2)).astype(np.float32)
     found = onnx_graph.GraphSession(tmp_path / "graph.onnx")(images)
     np.testing.assert_allclose(found, model.predict(images, verbose=0), rtol=1e-5, atol=1e-6)
+
+
+def test_a_graph_gives_the_map_that_keras_keeps(transition, tmp_path):
+    transition.save(tmp_path / "encoder.keras")
+    config = EmbeddingsConfig(weights=str(tmp_path / "encoder.keras"), layer=transition.layers[-2].name, pooling="none")
+    encoder = find_encoder(config.encoder, config.weights)(config, image_size=SIZE, seed=0)
+    assert encoder.card()["map_shape"] == [13, 13, 6]
+    write_graph(encoder, tmp_path / "graph.onnx", encoder.card())
+    images = np.random.default_rng(0).integers(0, 256, (3, SIZE, SIZE)).astype(np.uint8)
+    graph = GraphEncoder(tmp_path / "graph.onnx")
+    np.testing.assert_allclose(graph.encode(images), encoder.encode(images), rtol=1e-4, atol=1e-5)
+    assert graph.vector_length == encoder.vector_length == 13 * 13 * 6
+    assert onnx_graph.smallest_cosine(encoder, onnx_graph.GraphSession(tmp_path / "graph.onnx")) > 0.999999
 
 
 def test_the_cosine_of_another_network_is_far_from_one(transition, tmp_path):

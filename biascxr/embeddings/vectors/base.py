@@ -13,7 +13,8 @@ import numpy as np
 from biascxr.errors import InputError
 
 MAP_SHAPE = (8, 8, 1376)
-"""ELIXR-C's feature map (CXR Foundation), the one form that is no vector and becomes one: its mean over the 8 x 8 places."""
+"""ELIXR-C's feature map (CXR Foundation), the one form that is no vector and becomes one: its mean over the 8 x 8 places,
+unless maps are to be kept."""
 MAP_LENGTH = 8 * 8 * 1376
 N_FOR_LENGTH = 101
 
@@ -105,11 +106,13 @@ class VectorSource(ABC):
         kind: key in `biascxr.embeddings.vectors.SOURCES`, or `files` for the paths of a table.
         image_ids: `[n] object`, the image that each row says it is of.
         faults: what could not be read and has no image to be named by.
+        keeps_maps: whether a feature map stays as it is, row by row, in place of its mean.
     """
 
     kind: ClassVar[str]
     image_ids: np.ndarray
     faults: tuple[Fault, ...] = ()
+    keeps_maps: bool = False
     _buffer: np.ndarray | None = None
 
     def __len__(self) -> int:
@@ -126,6 +129,10 @@ class VectorSource(ABC):
     @abstractmethod
     def _rows(self, start: int, stop: int, into: np.ndarray) -> dict[int, str]:
         """Puts rows into `[stop - start, raw_length] float32`; returns the reasons of those that cannot be used."""
+
+    def length_of(self, raw_length: int) -> int:
+        """Returns the d of a vector that is stored as this many numbers."""
+        return raw_length if self.keeps_maps else pooled_length(raw_length)
 
     def raw_length(self, vector_length: int | None = None) -> int:
         """Returns how many numbers a row must hold: what most of the first readable rows do.
@@ -146,7 +153,7 @@ class VectorSource(ABC):
             if counts.total() >= N_FOR_LENGTH:
                 break
         if vector_length is not None:
-            fitting = {n: count for n, count in counts.items() if pooled_length(n) == vector_length}
+            fitting = {n: count for n, count in counts.items() if self.length_of(n) == vector_length}
             return max(fitting, key=fitting.__getitem__, default=vector_length)
         if not counts:
             raise InputError(f"None of the {len(self):,} vector files can be read; the last reason: {reason}.")
@@ -164,7 +171,7 @@ class VectorSource(ABC):
             self._buffer = np.zeros((stop - start, raw_length), np.float32)  # kept: fresh memory costs more than filling it
         raw = self._buffer[: stop - start]
         reasons = self._rows(start, stop, raw)
-        vectors = pool(raw)
+        vectors = raw if self.keeps_maps else pool(raw)
         sums = sums_of(vectors)
         # A sum that is finite has finite terms only, so only the other rows are looked at number by number.
         for row in np.flatnonzero(~np.isfinite(sums)):

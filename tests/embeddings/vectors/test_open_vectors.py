@@ -140,6 +140,24 @@ def test_feature_maps_are_pooled_by_their_mean_and_the_card_says_so(form, cohort
     assert made.card["pooling"] == "mean over the 8x8 places of a 8x8x1376 feature map"
 
 
+def test_feature_maps_stay_where_they_are_to_be_kept(form, cohort_of, gather, request):
+    if "columns" in request.node.name:
+        pytest.skip("88,064 columns are no table")
+    maps = np.random.default_rng(0).normal(size=(3, *MAP_SHAPE)).astype(np.float32)
+    source = form(IDS[:3], maps)
+    for length in (None, 88064):
+        _, made = gather(open_vectors(source), cohort_of(*IDS[:3]), vector_length=length, keep_maps=True)
+        np.testing.assert_array_equal(made.vectors.reshape(3, *MAP_SHAPE), maps)
+        assert (made.card["vector_length"], made.card["map_shape"]) == (88064, [8, 8, 1376])
+        assert made.card["pooling"] == "as the source has it"
+
+
+def test_vectors_stay_vectors_where_maps_are_to_be_kept(form, vectors, cohort_of, gather):
+    _, made = gather(open_vectors(form(IDS, vectors)), cohort_of(*IDS), keep_maps=True)
+    np.testing.assert_array_equal(made.vectors, vectors)
+    assert made.card["map_shape"] is None
+
+
 def test_maps_and_vectors_are_not_mixed(tmp_path, write, vector, cohort_of, gather):
     write(tmp_path / "a.tfrecord", *({"embedding": vector(i, 88064 if i == 1 else 1376), "image/id": IDS[i]} for i in range(3)))
     folder, made = gather(open_vectors(tmp_path / "a.tfrecord"), cohort_of(*IDS[:3]))
