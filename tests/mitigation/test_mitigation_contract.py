@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -22,10 +27,43 @@ SMALL = {"hidden": (8,), "max_epochs": 2, "batch_size": 16, "min_positive": 3, "
 SHAPES = [(d, n_labels) for d in (16, 1376) for n_labels in (1, 14)]
 
 
-def small_member(slot: str, name: str) -> Member:
-    kind = resolve(slot, SLOTS[slot], name)
-    fields = {f.name for f in dataclasses.fields(kind.Settings)}
-    return kind(kind.Settings(**{k: v for k, v in SMALL.items() if k in fields}))
+def setting_names(slot: str, name: str) -> set[str]:
+    return {f.name for f in dataclasses.fields(resolve(slot, SLOTS[slot], name).Settings)}
+
+
+def small_member(slot: str, name: str, **chosen) -> Member:
+    kind, known = resolve(slot, SLOTS[slot], name), setting_names(slot, name)
+    return kind(kind.Settings(**{k: v for k, v in SMALL.items() if k in known}, **chosen))
+
+
+ON_MAPS = [name for name in TRAINING if "feature_map" in setting_names("training", name)]
+FEATURE_MAP = (4, 4, 6)
+# Members with layers or a state of their own; each is fitted on Keras's other backend too, where it is installed.
+ON_JAX = [name for name in ("refusion", "causal_noise", "two_step") if name in TRAINING]
+FIT_ON_JAX = f"""
+import sys
+
+sys.path.insert(0, {str(Path(__file__).parent)!r})
+import keras
+import numpy as np
+from conftest import make_split
+
+from biascxr.mitigation import resolve
+from biascxr.mitigation.training import TRAINING
+
+assert keras.backend.backend() == "jax"
+for name in {ON_JAX}:
+    kind = resolve("training", TRAINING, name)
+    for d, feature_map in ((16, ()), (96, {FEATURE_MAP})):
+        parts = [make_split(split, d=d) for split in ("train", "validation", "calibration", "test")]
+        member = kind(kind.Settings(hidden=(8,), max_epochs=4, batch_size=16, feature_map=feature_map))
+        weights = np.ones(len(parts[0]), np.float32)
+        first, again = (member.fit(parts[0], weights, parts[1], seed=5, calibration=parts[2]) for _ in range(2))
+        scores = first.predict(parts[3].vectors)
+        assert scores.shape == (60, 3) and np.isfinite(scores).all() and ((scores >= 0) & (scores <= 1)).all(), name
+        np.testing.assert_array_equal(scores, again.predict(parts[3].vectors))
+    print("fitted", name)
+"""
 
 
 @pytest.mark.parametrize(("slot", "name"), EVERY)
@@ -236,6 +274,57 @@ class TestTraining:
     def test_a_weight_for_every_row_is_required(self, split_of, name):
         with pytest.raises(ValueError, match=r"one weight per training row; got \(59,\) for 60 rows"):
             small_member("training", name).fit(split_of(), np.ones(59, np.float32), split_of("validation"), seed=0)
+
+
+class TestTrainingOnMaps:
+    """Members that take flattened feature maps `[h, w, c]` as well as vectors."""
+
+    @pytest.mark.parametrize("name", ON_MAPS)
+    def test_one_seed_gives_one_head_and_it_comes_back_from_disk(self, split_of, name, tmp_path):
+        train, validation, calibration, test = (split_of(s, d=96) for s in ("train", "validation", "calibration", "test"))
+        member, weights = small_member("training", name, feature_map=FEATURE_MAP), np.ones(len(train), np.float32)
+        first, again = (member.fit(train, weights, validation, seed=5, calibration=calibration) for _ in range(2))
+        scores = first.predict(test.vectors)
+        assert scores.dtype == np.float32 and scores.shape == (60, 3)
+        assert ((scores >= 0) & (scores <= 1)).all()
+        np.testing.assert_array_equal(scores, again.predict(test.vectors))
+        first.save(tmp_path)
+        np.testing.assert_array_equal(Head.load(tmp_path).predict(test.vectors), scores)
+        assert "map" in [layer.name for layer in first.model.layers]
+
+    @pytest.mark.parametrize("name", ON_MAPS)
+    def test_without_a_known_group_it_is_fitted_all_the_same_and_says_so(self, split_of, name):
+        train, validation, test = (split_of(s, d=96) for s in ("train", "validation", "test"))
+        train = dataclasses.replace(train, attributes=train.attributes[[]])
+        member, weights = small_member("training", name, feature_map=FEATURE_MAP), np.ones(len(train), np.float32)
+        head = member.fit(train, weights, validation, seed=5, calibration=split_of("calibration", d=96))
+        assert np.isfinite(head.predict(test.vectors)).all() and head.notes
+
+    @pytest.mark.parametrize("name", ON_MAPS)
+    def test_vectors_that_hold_no_such_map_are_refused(self, split_of, name):
+        member = small_member("training", name, feature_map=(4, 4, 5))
+        message = rf"{name}\.feature_map=\[4, 4, 5\] holds 80 numbers; the vectors have 96\. Maps are kept by --pooling none"
+        with pytest.raises(InputError, match=message):
+            member.fit(split_of(d=96), np.ones(60, np.float32), split_of("validation", d=96), seed=0)
+
+    @pytest.mark.parametrize("name", ON_MAPS)
+    @pytest.mark.parametrize("wrong", [(4, 24), (4, 4, 0)])
+    def test_what_is_no_map_is_refused(self, name, wrong):
+        with pytest.raises(InputError, match=r"feature_map must be \[height, width, channels\], whole numbers above 0; got"):
+            small_member("training", name, feature_map=wrong)
+
+
+@pytest.mark.skipif(importlib.util.find_spec("jax") is None, reason="JAX is not installed")
+def test_members_with_layers_of_their_own_are_fitted_on_jax_too():
+    done = subprocess.run(
+        [sys.executable, "-c", FIT_ON_JAX],
+        env=os.environ | {"KERAS_BACKEND": "jax"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert [line for line in done.stdout.splitlines() if line.startswith("fitted")] == [f"fitted {name}" for name in ON_JAX]
 
 
 class TestDecision:
