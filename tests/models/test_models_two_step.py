@@ -110,6 +110,22 @@ def test_the_trunk_raises_the_groups_crossentropy_and_the_group_head_only_as_pub
     assert (by_head > before) == is_taught_to_err and by_head != before
 
 
+@pytest.mark.parametrize("group_head", ["reciprocal", "adversary"])
+def test_the_group_heads_step_is_that_of_the_derivative(group_head):
+    x, y, w = batch()
+    trainer = make(group_head, phase=1)
+    trainer.optimizer.learning_rate = 1.0
+    dense, crossentropy = trainer.group_head.dense, group_loss_of(trainer, x, w)
+    kernel, bias = dense.get_weights()
+    p = np.exp(ops.convert_to_numpy(features_of(trainer.head)(x["vector"])).astype(np.float64) @ kernel + bias)
+    p /= p.sum(axis=1, keepdims=True)
+    known = x["group"] >= 0
+    of_crossentropy = (w[known, None] * (p - np.eye(K)[x["group"]])[known]).sum(axis=0) / w[known].sum()
+    trainer.train_on_batch(x, y, sample_weight=w)
+    outer = -1000 / crossentropy**2 if group_head == "reciprocal" else 1
+    np.testing.assert_allclose(dense.get_weights()[1] - bias, -outer * of_crossentropy, rtol=1e-4, atol=1e-6)
+
+
 def test_the_group_phase_leaves_the_last_layer_of_the_findings_alone():
     x, y, w = batch()
     moved = {}
