@@ -127,14 +127,11 @@ class TwoStepTrainer(HeadTrainer):
         losses = self.group_losses(features, is_of, is_frozen=self.is_adversary)
         self.group_head.mean_loss.update_state(losses, sample_weight=counted)
         weight = self.phase * self.group_phase_weight + (1 - self.phase) * self.finding_phase_weight
-        crossentropy = mean_over_known(losses, counted)
-        terms = [
-            (1 - self.phase) * weighted_mean(self.row_losses(y, scores), sample_weight),
-            ops.where(ops.any(counted > 0), weight * reciprocal(crossentropy), 0.0),
-        ]
+        total = (1 - self.phase) * weighted_mean(self.row_losses(y, scores), sample_weight)
+        total = total + ops.where(ops.any(counted > 0), weight * reciprocal(mean_over_known(losses, counted)), 0.0)
         if self.is_adversary:
-            terms.append(mean_over_known(self.group_losses(ops.stop_gradient(features), is_of), counted))
-        return ops.sum(ops.stack(terms))
+            total = total + mean_over_known(self.group_losses(ops.stop_gradient(features), is_of), counted)
+        return total
 
     def group_losses(self, features, is_of, *, is_frozen: bool = False):
         """Returns the group head's cross-entropy of each row, `[b]`, 0 where the group is unknown."""

@@ -83,8 +83,10 @@ class TestEdges:
         first, again, other = (fit(TwoStep(settings), train, validation, seed) for seed in (5, 5, 6))
         scores = first.predict(test.vectors, test.attributes)
         assert np.isfinite(scores).all() and ((scores >= 0) & (scores <= 1)).all()
-        np.testing.assert_array_equal(scores, again.predict(test.vectors, test.attributes))
-        assert np.abs(scores - other.predict(test.vectors, test.attributes)).max() > 1e-3
+        # As an adversary it is not bound to the last digits on several threads: see its docstring.
+        tolerance = 0 if group_head == "reciprocal" else 5e-3
+        np.testing.assert_allclose(again.predict(test.vectors, test.attributes), scores, rtol=0, atol=tolerance)
+        assert np.abs(scores - other.predict(test.vectors, test.attributes)).max() > 2 * 5e-3
         first.save(tmp_path)
         loaded = Head.load(tmp_path, first.demographics)
         np.testing.assert_array_equal(loaded.predict(test.vectors, test.attributes), scores)
