@@ -42,6 +42,7 @@ FEATURE_MAP = (4, 4, 6)
 ON_JAX = [name for name in ("refusion", "causal_noise", "two_step") if name in TRAINING]
 FIT_ON_JAX = f"""
 import sys
+from dataclasses import fields
 
 sys.path.insert(0, {str(Path(__file__).parent)!r})
 import keras
@@ -56,12 +57,13 @@ for name in {ON_JAX}:
     kind = resolve("training", TRAINING, name)
     for d, feature_map in ((16, ()), (96, {FEATURE_MAP})):
         parts = [make_split(split, d=d) for split in ("train", "validation", "calibration", "test")]
-        member = kind(kind.Settings(hidden=(8,), max_epochs=4, batch_size=16, feature_map=feature_map))
+        small = dict(hidden=(8,), max_epochs=4, batch_size=16, feature_map=feature_map)
+        member = kind(kind.Settings(**{{n: v for n, v in small.items() if n in [f.name for f in fields(kind.Settings)]}}))
         weights = np.ones(len(parts[0]), np.float32)
         first, again = (member.fit(parts[0], weights, parts[1], seed=5, calibration=parts[2]) for _ in range(2))
-        scores = first.predict(parts[3].vectors)
+        scores = first.predict(parts[3].vectors, parts[3].attributes)
         assert scores.shape == (60, 3) and np.isfinite(scores).all() and ((scores >= 0) & (scores <= 1)).all(), name
-        np.testing.assert_array_equal(scores, again.predict(parts[3].vectors))
+        np.testing.assert_array_equal(scores, again.predict(parts[3].vectors, parts[3].attributes))
     print("fitted", name)
 """
 
@@ -285,12 +287,13 @@ class TestTrainingOnMaps:
         train, validation, calibration, test = (split_of(s, d=96) for s in ("train", "validation", "calibration", "test"))
         member, weights = small_member("training", name, feature_map=FEATURE_MAP), np.ones(len(train), np.float32)
         first, again = (member.fit(train, weights, validation, seed=5, calibration=calibration) for _ in range(2))
-        scores = first.predict(test.vectors)
+        scores = first.predict(test.vectors, test.attributes)
         assert scores.dtype == np.float32 and scores.shape == (60, 3)
         assert ((scores >= 0) & (scores <= 1)).all()
-        np.testing.assert_array_equal(scores, again.predict(test.vectors))
+        np.testing.assert_array_equal(scores, again.predict(test.vectors, test.attributes))
         first.save(tmp_path)
-        np.testing.assert_array_equal(Head.load(tmp_path).predict(test.vectors), scores)
+        loaded = Head.load(tmp_path, first.demographics)
+        np.testing.assert_array_equal(loaded.predict(test.vectors, test.attributes), scores)
         assert "map" in [layer.name for layer in first.model.layers]
 
     @pytest.mark.parametrize("name", ON_MAPS)
