@@ -161,7 +161,7 @@ class TestNothingToDisentangle:
         train, validation = split_of(sex=["F"] * 50 + ["unknown"] * 10), split_of("validation")
         head = fit(train, validation, dropout=0.3)
         settings = {name: getattr(RefusionSettings(**SMALL), name) for name in ("hidden", "max_epochs", "batch_size")}
-        erm = Erm(Erm.Settings(**settings, dropout=0.3, learning_rate=1e-4, patience=3))
+        erm = Erm(Erm.Settings(**settings, dropout=0.3, learning_rate=1e-4, patience=10))
         theirs = erm.fit(train, np.ones(60, np.float32), validation, seed=4).model.get_weights()
         for ours, own in zip(head.model.get_weights(), theirs, strict=True):
             np.testing.assert_array_equal(ours, own)

