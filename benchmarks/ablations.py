@@ -43,7 +43,6 @@ import argparse
 import functools
 import logging
 import os
-import subprocess
 import sys
 import tempfile
 import time
@@ -54,7 +53,7 @@ from ablation_measures import measure
 from ablation_report import conclusions, markdown, summarise, table_lines
 from ablation_worlds import NIH_FOLDER, draw, key_of
 from claim_data import PREDICTIONS
-from remedies import CODE, ONE_THREAD, ROOT, measure_worlds
+from remedies import CODE, ONE_THREAD, ROOT, check_sizes, commit_of_expectations, measure_worlds, some_of
 from remedy_methods import CUT, NETWORK
 from remedy_worlds import Sizes, WorldKey
 
@@ -84,19 +83,6 @@ def measure_world(key: WorldKey, sizes: Sizes, lines: list[Line], path: Path, *,
     return time.perf_counter() - started
 
 
-def commit_of_expectations() -> str:
-    """Says since when the expectations are committed, or that they are not."""
-    path = str(EXPECTATIONS.relative_to(ROOT))
-    try:
-        changed = subprocess.run(["git", "status", "--porcelain", path], cwd=ROOT, capture_output=True, text=True).stdout
-        last = subprocess.run(["git", "log", "-1", "--format=%h of %ci", "--", path], cwd=ROOT, capture_output=True, text=True)
-    except FileNotFoundError:
-        return "expectations: no git here to tell when they were committed"
-    if changed.strip() or not last.stdout.strip():
-        return f"{EXPECTATIONS.name} IS NOT COMMITTED as it stands: what follows is no test of it"
-    return f"expectations: commit {last.stdout.strip()}"
-
-
 def what_was_cut() -> str:
     """Says which settings are smaller than the members' own."""
     own = "; ".join(f"{name}: {', '.join(f'{k} {v}' for k, v in settings.items())}" for name, settings in CUT.items())
@@ -106,20 +92,10 @@ def what_was_cut() -> str:
 def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
 
-    def some(known: tuple[str, ...]):
-        def read(text: str) -> list[str]:
-            names = [name.strip() for name in text.split(",")]
-            unknown = [name for name in names if name not in known]
-            if unknown:
-                raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of: {', '.join(known)}")
-            return names
-
-        return read
-
     parser.add_argument("--quick", action="store_true", help=f"3 seeds, {' and '.join(QUICK_WORLDS)}")
     parser.add_argument("--seeds", type=int, help="worlds of each kind (default: 5)")
-    parser.add_argument("--worlds", type=some(WORLDS), help="some of them, separated by commas")
-    parser.add_argument("--lines", type=some(tuple(line.name for line in LINES)), help="likewise; erm is always there")
+    parser.add_argument("--worlds", type=some_of(WORLDS), help="some of them, separated by commas")
+    parser.add_argument("--lines", type=some_of(tuple(line.name for line in LINES)), help="likewise; erm is always there")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the patients, to try things")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="worlds at a time")
     parser.add_argument("--folder", type=Path, default=FOLDER, help="where each world's rows are kept")
@@ -130,8 +106,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     read = parser.parse_args(arguments)
     read.worlds = read.worlds or list(QUICK_WORLDS if read.quick else WORLDS)
     read.seeds = read.seeds if read.seeds is not None else 3 if read.quick else 5
-    if read.seeds < 1 or read.workers < 1 or not 0 < read.scale <= 1:
-        parser.error("--seeds and --workers must be at least 1 and --scale in (0, 1]")
+    check_sizes(parser, read)
     return read
 
 
@@ -141,7 +116,7 @@ def main(arguments: list[str] | None = None) -> int:
     wanted = [line for line in LINES if line == ERM or read.lines is None or line.name in read.lines]
     lines = [line for line in wanted if line.is_there]
     os.environ |= ONE_THREAD | {"TF_CPP_MIN_LOG_LEVEL": "3"}
-    print(f"biascxr {biascxr.__version__}; {commit_of_expectations()}")
+    print(f"biascxr {biascxr.__version__}; {commit_of_expectations(EXPECTATIONS)}")
     print(f"patients: {', '.join(f'{name} {n:,}' for name, n in vars(sizes).items())}; about 2.1 films each")
     print(what_was_cut())
     if len(lines) < len(wanted):

@@ -61,7 +61,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
@@ -69,7 +69,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 from remedy_measures import measure
-from remedy_methods import NETWORK, SETTINGS, Method, all_methods, read_expectations, read_settings
+from remedy_methods import EXPECTATIONS, NETWORK, SETTINGS, Method, all_methods, read_expectations, read_settings
 from remedy_report import markdown, print_report
 from remedy_tuning import STRENGTH as TUNED_STRENGTH
 from remedy_tuning import candidates, choose, development_keys
@@ -182,16 +182,16 @@ def keys_of(families: list[str], mechanisms: list[str], n_seeds: int) -> list[Wo
     return [WorldKey(family, name, strength, seed) for seed in seeds for name, strength in places for family in families]
 
 
-def commit_of_expectations() -> str:
-    """Says since when the expectations are committed, or that they are not."""
-    path = str(Path("benchmarks") / "expectations.yaml")
+def commit_of_expectations(expectations: Path = EXPECTATIONS) -> str:
+    """Says since when a file of expectations is committed, or that it is not."""
+    path = str(expectations.relative_to(ROOT))
     try:
         changed = subprocess.run(["git", "status", "--porcelain", path], cwd=ROOT, capture_output=True, text=True).stdout
         last = subprocess.run(["git", "log", "-1", "--format=%h of %ci", "--", path], cwd=ROOT, capture_output=True, text=True)
     except FileNotFoundError:
         return "expectations: no git here to tell when they were committed"
     if changed.strip() or not last.stdout.strip():
-        return "expectations.yaml IS NOT COMMITTED as it stands: what follows is no test of it"
+        return f"{expectations.name} IS NOT COMMITTED as it stands: what follows is no test of it"
     return f"expectations: commit {last.stdout.strip()}"
 
 
@@ -206,24 +206,34 @@ def tune(arguments: argparse.Namespace, sizes: Sizes, methods: list[Method]) -> 
     return 0
 
 
+def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
+    """Returns what reads names separated by commas, each one of those known, for `argparse`."""
+    known = list(known)
+
+    def read(text: str) -> list[str]:
+        names = [name.strip() for name in text.split(",")]
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise argparse.ArgumentTypeError(f"{unknown[0]!r} is none of: {', '.join(known)}")
+        return names
+
+    return read
+
+
+def check_sizes(parser: argparse.ArgumentParser, read: argparse.Namespace) -> None:
+    """Ends with a message where seeds, workers or the share of patients cannot be used."""
+    if read.seeds < 1 or read.workers < 1 or not 0 < read.scale <= 1:
+        parser.error("--seeds and --workers must be at least 1 and --scale in (0, 1]")
+
+
 def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-
-    def some(known: list[str]):
-        def read(text: str) -> list[str]:
-            names = [name.strip() for name in text.split(",")]
-            if not set(names) <= set(known):
-                unknown = next(name for name in names if name not in known)
-                raise argparse.ArgumentTypeError(f"{unknown!r} is none of: {', '.join(known)}")
-            return names
-
-        return read
 
     parser.add_argument("--quick", action="store_true", help="3 seeds, the linear family")
     parser.add_argument("--tune", action="store_true", help="choose settings on development worlds")
     parser.add_argument("--seeds", type=int, help="worlds of each kind (default: 5)")
-    parser.add_argument("--families", type=some(list(FAMILIES)), help="some of them, separated by commas")
-    parser.add_argument("--mechanisms", type=some(list(MECHANISMS)), default=list(MECHANISMS), help="likewise")
+    parser.add_argument("--families", type=some_of(FAMILIES), help="some of them, separated by commas")
+    parser.add_argument("--mechanisms", type=some_of(MECHANISMS), default=list(MECHANISMS), help="likewise")
     parser.add_argument("--methods", help="likewise; all by default")
     parser.add_argument("--scale", type=float, default=1.0, help="share of the patients, to try things")
     parser.add_argument("--workers", type=int, default=os.cpu_count() or 1, help="worlds at a time")
@@ -241,8 +251,7 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
         parser.error(f"--methods: {unknown[0]!r} is none of: {', '.join(read.known)}")
     read.families = read.families or (["linear"] if read.quick else list(FAMILIES))
     read.seeds = read.seeds if read.seeds is not None else 3 if read.quick else 5
-    if read.seeds < 1 or read.workers < 1 or not 0 < read.scale <= 1:
-        parser.error("--seeds and --workers must be at least 1 and --scale in (0, 1]")
+    check_sizes(parser, read)
     return read
 
 

@@ -13,7 +13,8 @@ from biascxr.errors import InputError
 from biascxr.mitigation.decision import Calibrator, DecisionRule
 from biascxr.mitigation.recipes import Recipe
 from biascxr.mitigation.representation.base import AffineRepresentation, Representation
-from biascxr.mitigation.training.base import DemographicInputs, Head
+from biascxr.mitigation.training.base import Head
+from biascxr.mitigation.training.demographics import DemographicInputs
 from biascxr.mitigation.vector_table import VectorTable
 
 RECIPE_FILE = "recipe.json"
@@ -94,7 +95,7 @@ class TrainedRecipe:
     def save(self, folder: Path) -> None:
         """Writes every part, and `recipe.json`, from which `load` puts them together again.
 
-        `classifier.keras` holds the representations and the head as one plain Keras model, vectors -> probabilities before
+        `classifier.keras` holds the representations and the head as one Keras model, vectors -> probabilities before
         calibration; it is not written where a representation needs attributes.
         """
         for index, transform in enumerate(self.representations):
@@ -149,7 +150,7 @@ class TrainedRecipe:
         )
 
     def as_keras(self) -> object:
-        """Returns the representations and the head as one Keras model of plain layers: vectors -> probabilities."""
+        """Returns the representations and the head as one Keras model: vectors -> probabilities."""
         from biascxr.models import chain_affine
 
         return chain_affine([r.as_map() for r in self.representations if r.name != "none"], self.head.model)

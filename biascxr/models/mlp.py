@@ -52,7 +52,8 @@ def chain_affine(maps: list[tuple[np.ndarray, np.ndarray, np.ndarray]], head: ke
         head: see `build_mlp`.
 
     Returns:
-        A functional model of plain Keras layers with the head's outputs and, but for the length of the vector, its inputs.
+        A functional model of plain Keras layers and the head, with the head's outputs and, but for the length of the vector,
+        its inputs.
     """
     if not maps:
         return head

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -69,6 +70,24 @@ def test_race_is_acted_on_where_nothing_is_named_else_the_first_attribute():
     assert chosen_attributes("m", ("sex",), ["sex", "race"]) == ("sex",)
     with pytest.raises(InputError, match=r"m.attributes=\['sx'\]: 'sx' is not an attribute of this cohort: \['sex'\]"):
         chosen_attributes("m", ("sx",), ["sex"])
+
+
+def test_of_several_wanted_attributes_a_common_one_that_is_not_there_is_left_out_but_not_all_and_no_mistake():
+    assert chosen_attributes("m", ("race", "sex", "age_group"), ["sex", "age_group"]) == ("sex", "age_group")
+    for wanted, said in ((("race",), "'race'"), (("race", "insurance"), "'race'"), (("sex", "rase"), "'rase'")):
+        with pytest.raises(InputError, match=f"{said} is not an attribute of this cohort"):
+            chosen_attributes("m", wanted, ["sex", "age_group"])
+
+
+def test_an_attribute_of_two_groups_can_be_one_number_with_unknown_in_the_middle():
+    table = pd.DataFrame({"sex": ["F", "M", "unknown", "X"], "race": ["B", "A", "A", "B"]})
+    coded = DemographicInputs({"sex": ("F", "M"), "race": ("A", "B"), "insurance": ("P",)}, "binary")
+    assert coded.n_columns == 3 and coded.encode(table).dtype == np.float32
+    np.testing.assert_array_equal(coded.encode(table), [[0, 1, 0.5], [1, 0, 0.5], [0.5, 0, 0.5], [0.5, 1, 0.5]])
+    with pytest.raises(InputError, match="coding=binary takes attributes of two groups; race has 3: A, B, C"):
+        DemographicInputs({"race": ("A", "B", "C")}, "binary")
+    with pytest.raises(InputError, match="coding of demographics 'bits'"):
+        DemographicInputs({}, "bits")
 
 
 def test_demographics_are_one_column_per_group_and_zeros_where_unknown_new_or_not_recorded():

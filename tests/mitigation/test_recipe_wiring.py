@@ -74,6 +74,22 @@ def test_the_plain_keras_model_takes_the_encoders_vectors_and_gives_the_heads_sc
     np.testing.assert_allclose(scores, raw, atol=1e-5)
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("training", ["refusion", "causal_noise"])
+def test_networks_with_layers_of_their_own_come_back_whole_behind_representations(cohort, embeddings, tmp_path, training):
+    settings = tuple(f"{training}.{text}" for text in ("max_epochs=2", "batch_size=32"))
+    recipe = parse_recipes(f"standardize + leace + {training} + group_min_gap(attributes=[race, sex])", settings)[1]
+    expected = run_recipe(recipe, cohort, embeddings, tmp_path, seed=0).in_split("test")
+    trained, rows = TrainedRecipe.load(tmp_path), cohort.table.iloc[cohort.split_rows("test")]
+    vectors = embeddings.vectors[cohort.split_rows("test")]
+    scores = trained.score(vectors, rows)
+    np.testing.assert_array_equal(scores, expected.scores)
+    np.testing.assert_array_equal(trained.decide(scores, rows), expected.decisions)
+    whole = keras.models.load_model(tmp_path / "classifier.keras", compile=False, safe_mode=True)
+    given = {"vector": vectors, "demographics": trained.head.demographics.encode(rows)} if training == "refusion" else vectors
+    np.testing.assert_allclose(whole.predict(given, verbose=0), scores, atol=1e-5)
+
+
 def test_decisions_are_made_on_the_scores_that_thresholds_were_fitted_to(cohort, embeddings, tmp_path):
     recipe = parse_recipes("standardize+erm+platt+fixed_fpr", SMALL)[1]
     predictions = run_recipe(recipe, cohort, embeddings, tmp_path, seed=0)

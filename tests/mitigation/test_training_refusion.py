@@ -21,6 +21,13 @@ from biascxr.mitigation.vector_table import VectorTable
 SMALL = {"hidden": (8,), "max_epochs": 1, "batch_size": 32, "units": 16, "projection": 8, "blocks": 1}
 
 
+def test_the_encoders_that_can_be_chosen_are_those_of_the_layer():
+    from biascxr.mitigation.training.refusion import ENCODERS
+    from biascxr.models.refusion import ENCODERS as OF_THE_LAYER
+
+    assert set(ENCODERS) == set(OF_THE_LAYER)
+
+
 def fit(train, validation, *, log_dir=None, **settings) -> Head:
     member = RefusionMethod(RefusionSettings(**{**SMALL, **settings}))
     return member.fit(train, np.ones(len(train), np.float32), validation, seed=4, log_dir=log_dir)

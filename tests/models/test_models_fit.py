@@ -26,13 +26,15 @@ def as_rows(vectors, labels, weights=None) -> Rows:
     return Rows(vectors, labels, weights, np.full(len(vectors), -1, np.int32))
 
 
-def train(seed: int = 0, *, max_epochs: int = 4, patience: int = 20, rate: float = 0.01, validation=None, log_dir=None):
+def train(seed: int = 0, *, max_epochs: int = 4, patience: int = 20, rate: float = 0.01, validation=None, log_dir=None, **more):
     keras.utils.set_random_seed(seed)
     model = build_mlp(6, 2, hidden=(16,), dropout=0.3)
     history = fit_head(
         HeadTrainer(model), as_rows(*rows(0)), as_rows(*(validation or rows(1))), label_names=LABELS,
-        settings=FitSettings(learning_rate=rate, batch_size=16, max_epochs=max_epochs, patience=patience), seed=seed,
-        log_dir=log_dir,
+        settings=FitSettings(
+            learning_rate=rate, batch_size=16, max_epochs=max_epochs, patience=patience, **more.pop("settings", {})
+        ),
+        seed=seed, log_dir=log_dir, **more,
     )  # fmt: skip
     return model, history
 
@@ -54,6 +56,26 @@ class TestMlp:
     def test_it_gives_probabilities(self):
         scores = build_mlp(6, 2, hidden=(8,), dropout=0.3).predict(rows(0)[0], verbose=0)
         assert scores.shape == (64, 2) and ((scores > 0) & (scores < 1)).all()
+
+
+def test_gradients_are_scaled_down_to_the_norm_that_is_asked_for():
+    """Adam takes the scale of a gradient out, but for its epsilon of 1e-7: gradients far below that no longer move a weight."""
+    free, bound = (train(max_epochs=1, settings=settings)[0].get_weights() for settings in ({}, {"clip_norm": 1e-12}))
+    keras.utils.set_random_seed(0)
+    initial = build_mlp(6, 2, hidden=(16,), dropout=0.3).get_weights()
+    moved = [max(np.abs(a - b).max() for a, b in zip(weights, initial, strict=True)) for weights in (free, bound)]
+    assert moved[1] < 1e-5 < 1e-3 < moved[0]
+
+
+def test_what_a_method_does_between_epochs_is_done_and_moves_the_rate_that_trains():
+    class Still(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            self.model.optimizer.learning_rate = 0.0
+
+    keras.utils.set_random_seed(0)
+    initial = build_mlp(6, 2, hidden=(16,), dropout=0.3).get_weights()
+    for weights, untouched in zip(train(callbacks=(Still(),))[0].get_weights(), initial, strict=True):
+        np.testing.assert_array_equal(weights, untouched)
 
 
 def test_one_seed_gives_equal_weights_and_another_seed_others():

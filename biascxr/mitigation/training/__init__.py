@@ -1,6 +1,7 @@
 """Training slot: how the head learns."""
 
-from biascxr.mitigation.training.base import DemographicInputs, Head, NetworkMethod, TrainingMethod
+from biascxr.mitigation.training.base import Head, NetworkMethod, TrainingMethod
+from biascxr.mitigation.training.demographics import DemographicInputs
 
 TRAINING = {
     "erm": "biascxr.mitigation.training.erm:Erm",

@@ -14,7 +14,8 @@ from biascxr.containers import UNKNOWN
 from biascxr.errors import InputError
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.cells import Cells, chosen_attributes
-from biascxr.mitigation.training.base import DemographicInputs, NetworkMethod
+from biascxr.mitigation.training.base import NetworkMethod
+from biascxr.mitigation.training.demographics import DemographicInputs
 from biascxr.mitigation.training.feature_maps import MapSettings
 
 PUBLISHED = ("sex", "race", "age_group")

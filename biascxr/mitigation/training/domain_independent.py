@@ -10,7 +10,8 @@ import numpy as np
 from biascxr.errors import InputError, unknown_name
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.cells import Cells
-from biascxr.mitigation.training.base import DemographicInputs, NetworkMethod, NetworkSettings
+from biascxr.mitigation.training.base import NetworkMethod, NetworkSettings
+from biascxr.mitigation.training.demographics import DemographicInputs
 
 INFERENCES = ("mean_logits", "mean_probability")
 

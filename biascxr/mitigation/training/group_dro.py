@@ -12,7 +12,8 @@ from biascxr.errors import InputError
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.cells import Cells
 from biascxr.mitigation.sampling.base import count_of
-from biascxr.mitigation.training.base import DemographicInputs, Head, NetworkMethod, NetworkSettings, TrainingTask, judged_rows
+from biascxr.mitigation.training.base import Head, NetworkMethod, NetworkSettings, TrainingTask, judged_rows
+from biascxr.mitigation.training.demographics import DemographicInputs
 
 
 @dataclass(frozen=True)

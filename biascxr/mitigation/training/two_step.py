@@ -10,7 +10,8 @@ import numpy as np
 from biascxr.errors import InputError, unknown_name
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.cells import Cells
-from biascxr.mitigation.training.base import DemographicInputs, NetworkMethod
+from biascxr.mitigation.training.base import NetworkMethod
+from biascxr.mitigation.training.demographics import DemographicInputs
 from biascxr.mitigation.training.feature_maps import MapSettings
 
 GROUP_HEADS = ("reciprocal", "adversary")
