@@ -165,9 +165,9 @@ def measure_worlds(
         for batch in batched(missing, WORLDS_PER_WORKER * workers):
             with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
                 jobs = {pool.submit(job, key, sizes, methods, paths[key]): key for key in batch}
-                for job in as_completed(jobs):
+                for finished in as_completed(jobs):
                     done += 1
-                    tell(done, jobs[job], job.result())
+                    tell(done, jobs[finished], finished.result())
     return pd.concat([pd.read_csv(path) for path in paths.values()], ignore_index=True)
 
 

@@ -276,6 +276,16 @@ class TestRemedies:
         assert shares["biased"][0] == pytest.approx(0.8, abs=0.1) and shares["biased"][1] < 0.05
         assert shares["unbiased"][0] == pytest.approx(shares["unbiased"][1], abs=0.08) and shares["unbiased"][1] > 0.1
 
+    def test_worlds_beyond_the_first_workers_are_measured_too(self, tmp_path, monkeypatch):
+        import remedies
+        from remedy_worlds import NOTHING, Sizes, WorldKey
+        from work_jobs import write_one_row
+
+        monkeypatch.setattr(remedies, "WORLDS_PER_WORKER", 1)
+        keys = [WorldKey("linear", NOTHING, 0.0, seed) for seed in range(1, 6)]
+        found = remedies.measure_worlds(keys, Sizes(), [], tmp_path, 2, job=write_one_row)
+        assert list(found["world"]) == [key.name for key in keys]
+
     @pytest.mark.slow
     def test_a_small_run_prints_its_table_and_goes_on_where_it_stopped(self, tmp_path):
         flags = [
