@@ -8,14 +8,14 @@ import pandas as pd
 
 run = Path(sys.argv[1])
 metrics = pd.read_csv(run / "06_audit" / "metrics.csv")
-leakage = pd.read_csv(run / "05_leakage" / "leakage.csv")
+readings = pd.read_csv(run / "05_leakage" / "readings.csv")
 group = json.loads((run / "00_phantom" / "phantom.json").read_text())["disadvantaged_race"]
 
 macro = metrics[(metrics["recipe"] == "erm") & (metrics["label"] == "macro")]
 overall = macro[(macro["attribute"] == "overall") & (macro["metric"] == "AUROC")].iloc[0]
 planted = macro[(macro["attribute"] == "race") & (macro["group"] == group) & (macro["metric"] == "AUROC")].iloc[0]
-probe = leakage[(leakage["attribute"] == "race") & (leakage["probe"] == "logistic") & (leakage["group"] == "macro")]
-real, control = probe[~probe["is_control"]].iloc[0], probe[probe["is_control"]].iloc[0]
+probe = readings.query("representation == 'vectors' and attribute == 'race' and probe == 'logistic' and group == 'macro'")
+real, control = (probe[probe["control"] == name].iloc[0] for name in ("none", "shuffled"))
 
 print(f"macro AUROC of erm {overall['value']:.3f} over {overall['n_labels']} findings (at least 0.75)")
 print(

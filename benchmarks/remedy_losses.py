@@ -7,9 +7,10 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-from biascxr.leakage import find_probe
+from biascxr.leakage import ProbeRows, find_probe
 from biascxr.metrics import auroc, calibration_in_the_large, debiased_calibration_error
 
+INVERSE_PENALTY = 0.01  # of the leakage probe, the same for all methods
 SMALLEST_PROBABILITY = 1e-7
 STREAM_PROBE = 91
 
@@ -109,10 +110,9 @@ def leakage(features: np.ndarray, in_group: np.ndarray, patient: np.ndarray, *, 
     standard = ((features - mean) / np.where(scale > 0, scale, 1)).astype(np.float32)
     if len(np.unique(in_group[fitted])) < 2:
         return float("nan")
-    read = find_probe("logistic").fit_predict(
-        standard[fitted], in_group[fitted].astype(np.int64), standard[~fitted], seed=seed
-    )[:, 1]
-    return auroc(in_group[~fitted].astype(np.float64), read, 1.0 / _films_of(patient[~fitted]))
+    rows = ProbeRows(standard[fitted], in_group[fitted].astype(np.int64), patient[fitted])
+    reading = find_probe("logistic").read(rows, [standard[~fitted]], n_groups=2, grid=(INVERSE_PENALTY,), seed=seed)
+    return auroc(in_group[~fitted].astype(np.float64), reading.scores[0][:, 1], 1.0 / _films_of(patient[~fitted]))
 
 
 def logits(scores: np.ndarray) -> np.ndarray:

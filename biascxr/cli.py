@@ -18,7 +18,7 @@ import tyro
 from biascxr.config import EmbeddingsConfig, MitigationConfig, RunConfig, SweepConfig, yaml_to_flags
 from biascxr.errors import InputError, ends_with_its_reader
 from biascxr.run_folder import PACKAGE, STAGES
-from biascxr.verb_config import PowerConfig, SelectConfig, StandaloneConfig, TrainEncoderConfig
+from biascxr.verb_config import PowerConfig, SelectConfig, StandaloneConfig, StandaloneLeakageConfig, TrainEncoderConfig
 
 STAGE_VERBS = tuple(name for name in STAGES if name not in ("phantom", "sweep"))
 VERBS = ("run", *STAGE_VERBS, "sweep", "apply", "select", "power", "train-encoder", "inspect", "doctor", "phantom")
@@ -203,6 +203,16 @@ def audit_predictions(config: StandaloneConfig) -> None:
     write_audit(audit_files(config), config)
 
 
+def leakage_of_vectors(config: StandaloneLeakageConfig) -> None:
+    """Can recorded race, sex or age group be read from anybody's vectors? Tables as CSV, figures and report.html.
+
+    (With --csv_path or --demo in place of --embeddings this verb is the run up to its leakage stage.)
+    """
+    from biascxr.standalone_leakage import leakage_files
+
+    leakage_files(config)
+
+
 def select_model(config: SelectConfig) -> None:
     """Chooses among many candidate models by every rule there is; nothing is trained."""
     from biascxr.audit.commands import select_files
@@ -307,6 +317,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "              the run up to and including that stage\n"
             "  cohort      with --check: what would a run find wrong with these data? Nothing is written\n"
             "  audit       with --predictions: the audit alone, of anybody's table of predictions\n"
+            "  leakage     with --embeddings: the leakage stage alone, of anybody's vectors and table\n"
             "  sweep       every recipe with several seeds and folds, in parallel: a verdict on methods\n"
             "  apply       a finished run's trained recipes on another cohort or site: external evaluation\n"
             "  select      which of many candidate models to take, by every rule\n"
@@ -332,8 +343,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if verb == "train-encoder":
         kept = "finished epochs are kept, the same command goes on from them"
         return helper_command(train_encoder, rest, verb, stopped=kept)
-    if verb in ("select", "power") or (verb == "audit" and not _is_pipeline(rest)):
-        return helper_command({"audit": audit_predictions, "select": select_model, "power": plan_power}[verb], rest, verb)
+    alone = {"audit": audit_predictions, "leakage": leakage_of_vectors}
+    if verb in alone and not _is_pipeline(rest):
+        return helper_command(alone[verb], rest, verb)
+    if verb in ("select", "power"):
+        return helper_command({"select": select_model, "power": plan_power}[verb], rest, verb)
     if verb in ("sweep", "apply"):
         return {"sweep": sweep_command, "apply": apply_command}[verb](rest)
     if verb == "cohort" and "--check" in rest:

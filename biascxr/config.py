@@ -189,16 +189,43 @@ class MitigationConfig:
 
 @dataclass(frozen=True)
 class LeakageConfig:
-    """Whether a probe can read the attributes from the vectors."""
+    """Whether a probe can read the attributes from the vectors, and whether predictions depend on them."""
 
     probes: tuple[str, ...] = ("knn", "logistic")
-    """Probes to fit on train and score on test."""
+    """Probes to fit on train, choose on validation and score on test: knn, logistic, linear_svm, perceptron."""
+    leakage_attributes: tuple[str, ...] = ()
+    """What to read (default: every attribute that the cohort has, and the view where there are two)."""
+    leakage_folds: int = 1
+    """1 keeps the run's split; 3 or more judge every row once, in folds of the patients: for small tables."""
+    balance_groups: bool = False
+    """Give every group the same total weight when a probe learns."""
     n_shuffles: int = 5
-    """Repetitions of each probe with attributes shuffled among the patients of train and of test, the control."""
+    """Repetitions of each probe with attributes shuffled among the patients of each part, the control."""
+    leakage_margin: float = 0.55
+    """An attribute is called not detected where the upper limit of every probe's macro AUROC lies below this."""
+    dependence: Literal["off", "frozen", "full"] = "frozen"
+    """Do predictions depend on the attribute? frozen asks the trained heads and their scores; full also trains heads anew on
+    vectors that the attribute was erased from, and along a range of encoding strengths."""
+    curves: bool = False
+    """Also: how does what is read grow with training patients and with principal components?"""
+    where: tuple[Literal["blocks", "low_pass", "noise", "crop"], ...] = ()
+    """Also from the images, anew: blocks (each dense block of the encoder), low_pass, noise, crop (films made worse)."""
+    attribute_encoders: tuple[Path, ...] = ()
+    """Networks trained for an attribute itself on this run's records (biascxr train-encoder --target race): what they read is
+    the upper bound beside the frozen vectors."""
+    tsne: bool = False
+    """Also a t-SNE panel beside the principal components; minutes for more than 10,000 images."""
 
     def __post_init__(self) -> None:
         if self.n_shuffles < 1:
             raise InputError(f"n_shuffles must be at least 1; got {self.n_shuffles}.")
+        if self.leakage_folds != 1 and self.leakage_folds < 3:
+            raise InputError(
+                f"leakage_folds must be 1 (the split that there is), or 3 or more; got {self.leakage_folds}. One fold is "
+                "judged, one chooses settings, the others are learned from."
+            )
+        if not 0.5 < self.leakage_margin < 1:
+            raise InputError(f"leakage_margin must lie above 0.5 and below 1; got {self.leakage_margin}.")
 
 
 @dataclass(frozen=True)

@@ -132,13 +132,29 @@ def records_made(run: Run) -> dict[str, str]:
 
 def embed_records(run: Run, cohort, records: Path, folder: Path, earlier: Path | None = None):
     """Embeds a folder of records with the run's encoder; returns the `EmbeddingSet`."""
-    from biascxr.embeddings import EncoderSpec, build_embeddings
+    from biascxr.embeddings import build_embeddings
 
     config = run.config
-    given = config.embeddings
+    return build_embeddings(
+        cohort, records, folder, encoder_of(run), n_workers=config.n_workers, scheduler=config.scheduler, earlier=earlier
+    )
+
+
+def encoder_of(run: Run):
+    """Returns the `EncoderSpec` of the run's encoder."""
+    from biascxr.embeddings import EncoderSpec
+
+    given = run.config.embeddings
     if Path(given.weights).exists():  # a worker may have been started elsewhere
         given = replace(given, weights=str(Path(given.weights).absolute()))
-    spec = EncoderSpec(given, config.records.image_size, config.seed)
-    return build_embeddings(
-        cohort, records, folder, spec, n_workers=config.n_workers, scheduler=config.scheduler, earlier=earlier
-    )
+    return EncoderSpec(given, run.config.records.image_size, run.config.seed)
+
+
+def films_behind(run: Run):
+    """Returns the `Films` that the run's vectors were made from; None where they came ready made."""
+    from biascxr.leakage.build import Films
+
+    if "records" not in run.stages:
+        return None
+    spec = encoder_of(run)
+    return Films(spec.build(), run.stages["records"], run.config.embeddings.inference_batch)

@@ -17,9 +17,9 @@ from pathlib import Path
 
 import biascxr
 from biascxr.config import RunConfig, to_dict
-from biascxr.embedding_stage import embed_records, embeddings
+from biascxr.embedding_stage import embed_records, embeddings, films_behind
 from biascxr.embedding_store import cohort_digests, cohort_of_store, copy_cohort
-from biascxr.run_checks import check_audit, check_files, check_rejected, check_request
+from biascxr.run_checks import check_audit, check_files, check_leakage, check_rejected, check_request
 from biascxr.run_folder import (
     STAGES,
     RunFolder,
@@ -102,12 +102,13 @@ def run_stages(config: RunConfig, *, until: str = "report", own_config: bool = T
         describe_run(current.folder.path, config)
     cohort(current)
     check_audit(current)
+    check_leakage(current)
     check_views(current, recipes)
     steps = {
         "records": records,
         "embeddings": lambda r: (embeddings(r), augmented_views(r, recipes, partial(embed_records, r))),
         "mitigation": lambda r: [mitigation(r, recipe) for recipe in recipes],
-        "leakage": leakage,
+        "leakage": lambda r: leakage(r, recipes),
         "audit": lambda r: audit(r, recipes),
         "report": lambda r: report(r, recipes),
     }
@@ -277,22 +278,38 @@ def recipe_stage(run: Run, recipe, policy: str | None = None) -> str:
     return f"mitigation/{folder}" if own else f"mitigation/labels_as_{policy}/{folder}"
 
 
-def leakage(run: Run) -> None:
-    """Probes: can recorded race, sex or age group be read from the vectors?"""
+def leakage(run: Run, recipes: tuple) -> None:
+    """Can recorded race, sex or age group be read from the vectors, and do the recipes' predictions depend on it?"""
+    config = run.config.leakage
+    stages = [recipe_stage(run, recipe) for recipe in recipes]
+    films_are_read = bool(config.where or config.attribute_encoders)
 
     def build(folder: Path) -> None:
-        from biascxr.leakage import measure_leakage
+        from biascxr.leakage.build import measure_leakage
+        from biascxr.leakage.recipes import open_recipe
 
-        table = measure_leakage(*run.embedded(), run.config.leakage, run.config.audit, seed=run.config.seed)
-        table.to_csv(folder / "leakage.csv", index=False)
+        cohort, vectors = run.embedded()
+        measure_leakage(
+            cohort, vectors, config, confidence=run.config.audit.confidence,
+            models=(open_recipe(run.stages[stage], cohort, vectors) for stage in stages),
+            films=films_behind(run) if films_are_read else None, seed=run.config.seed,
+        ).save(folder)  # fmt: skip
 
+    inputs = run.inputs_of("cohort", "embeddings") | predictions_inputs(run, recipes)
+    code = ("leakage", "metrics", "containers", "mitigation", "models")
+    if films_are_read:
+        from biascxr.embeddings.base import card_path
+
+        files = [file for path in config.attribute_encoders for file in (path, card_path(path)) if file.is_file()]
+        inputs |= run.inputs_of("records") | {"attribute_encoders": [file_digest(file) for file in files]}
+        code += ("embeddings", "records", "cohort")
     run.stages["leakage"] = run.folder.stage(
         "leakage",
         build,
-        inputs=run.inputs_of("cohort", "embeddings"),
-        settings=to_dict(run.config.leakage) | to_dict(run.config.audit) | {"seed": run.config.seed},
-        code=("leakage", "metrics", "containers"),
-        libraries=("scikit-learn", "numpy"),
+        inputs=inputs,
+        settings=to_dict(config) | {"seed": run.config.seed, "confidence": run.config.audit.confidence},
+        code=code,
+        libraries=("scikit-learn", "numpy", "numba", "scipy", "keras"),
     )
 
 

@@ -76,6 +76,31 @@ def check_audit(run: Run) -> None:
     check(run.cohort(), run.config.audit)
 
 
+def check_leakage(run: Run) -> None:
+    """Raises InputError for what the leakage stage could not do, as soon as the cohort is known.
+
+    Raises:
+        InputError: an unknown probe or attribute, an encoder that is not there, or films are needed and there are none.
+    """
+    from biascxr.leakage import find_probe
+
+    config, cohort = run.config.leakage, run.cohort()
+    for name in config.probes:
+        find_probe(name)
+    if config.leakage_attributes:
+        from biascxr.leakage.build import attributes_to_read
+
+        attributes_to_read(cohort, config.leakage_attributes)
+    for path in config.attribute_encoders:
+        if not path.is_file():
+            raise InputError(f"--attribute_encoders {path}: no such file; train one with biascxr train-encoder --target race.")
+    given = run.config.embeddings
+    has_films = cohort.content == "image" and given.embedding_store is None and given.vectors is None
+    for flag, asked in (("where", config.where), ("attribute_encoders", config.attribute_encoders)):
+        if asked and not has_films:
+            raise InputError(f"--{flag} looks at the films again, and this run has vectors only. Leave it out.")
+
+
 def check_files(run: Run, cohort) -> None:
     """Warns of files that are not there, and stops where none is, before anything is read."""
     from biascxr.cohort.contract import Evidence, check_contract, settle_findings

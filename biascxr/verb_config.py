@@ -1,4 +1,4 @@
-"""Configurations of the verbs that make no run: `biascxr audit --predictions`, `select`, `power` and `train-encoder`.
+"""Configurations of verbs that make no run: `audit --predictions`, `leakage --embeddings`, `select`, `power`, `train-encoder`.
 
 As in `config`, fields are flags. This module imports neither TensorFlow nor pandas.
 """
@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
-from biascxr.config import AuditConfig
+from biascxr.config import AuditConfig, LeakageConfig
 from biascxr.errors import InputError, unknown_name
 
 
@@ -69,6 +69,52 @@ class StandaloneConfig(AuditConfig):
         """Returns the part that `audit` takes."""
         names = AuditConfig.__dataclass_fields__
         return replace(AuditConfig(**{name: getattr(self, name) for name in names}), **changes)
+
+
+@dataclass(frozen=True)
+class StandaloneLeakageConfig(LeakageConfig):
+    """Can recorded race, sex or age group be read from anybody's vectors? Nothing else of a run is needed. Lists may be
+    separated by commas."""
+
+    embeddings: Path | None = None
+    """Vectors that name their images: .npz or HDF5 (image_ids, embeddings), Parquet, TFRecord, a folder of these or of .npy
+    files; or the 03_embeddings folder of a run."""
+    table: Path | None = None
+    """A data set's official table, or one with image_id, patient_id and attributes (.csv, .csv.gz, .parquet). Optional: age,
+    view, portable, study_id, split, true_<label>, and prob_<label> of a classifier: then also whether its scores depend on
+    the attribute."""
+    attributes: tuple[str, ...] = ()
+    """Columns to read from the vectors; age_group is cut from age (default: sex, race, age_group, insurance, ethnicity, as far
+    as they are there)."""
+    labels: tuple[str, ...] = ()
+    """Findings: of an official table those to use; of another its columns in {0, 1, blank} whose names do not begin with
+    true_."""
+    output_dir: Path | None = None
+    """Where tables and report go (default: output/leakage_<name of the table>)."""
+    age_bins: tuple[float, ...] = (0.0, 20.0, 40.0, 60.0, 80.0)
+    """Lower edges of age groups, in years."""
+    confidence: float = 0.95
+    """Level of the intervals."""
+    seed: int = 0
+    """Seed of folds, shuffles, permutations and probes."""
+
+    def __post_init__(self) -> None:
+        for name in ("attributes", "labels", "probes", "leakage_attributes"):
+            object.__setattr__(self, name, split_commas(getattr(self, name)))
+        object.__setattr__(self, "attributes", self.attributes or self.leakage_attributes)
+        super().__post_init__()
+        if self.seed < 0:
+            raise InputError(f"seed must be 0 or more; got {self.seed}.")
+        if not 0.5 <= self.confidence < 1:
+            raise InputError(f"confidence must lie in [0.5, 1); got {self.confidence}.")
+        if self.where or self.attribute_encoders:
+            raise InputError(
+                "--where and --attribute_encoders look at images, and only vectors are here; they belong to a run."
+            )
+
+    def run_dir(self) -> Path:
+        """Returns the folder of results."""
+        return self.output_dir or Path("output") / f"leakage_{self.table.name.split('.')[0]}"
 
 
 @dataclass(frozen=True)

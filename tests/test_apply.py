@@ -333,7 +333,7 @@ class TestRefusals:
 @pytest.mark.slow
 def test_an_attribute_of_the_runs_audit_that_the_table_lacks_is_left_out_and_said(home, other_table, tmp_path):
     shutil.copytree(home, tmp_path / "run")
-    edit(tmp_path / "run" / "config.yaml", "attributes: []", "attributes: [race, sex]")
+    edit(tmp_path / "run" / "config.yaml", "  attributes: []", "  attributes: [race, sex]")
     table = pd.read_csv(other_table).drop(columns="race")
     table.to_csv(other_table.parent / "no_race.csv", index=False)
     assert apply(tmp_path / "run", other_table.parent / "no_race.csv", tmp_path / "out") == 0

@@ -17,7 +17,7 @@ GROUND = {"errors", "config", "verb_config", "containers", "run_folder", "age_gr
 # These see them all.
 TOP = {
     "pipeline", "sweep", "cli", "check", "label_checks", "view_stages", "embedding_stage", "embedding_store", "run_checks",
-    "apply", "doctor",
+    "apply", "doctor", "standalone_leakage", "standalone_table",
 }  # fmt: skip
 # What each part may import from biascxr, beside itself.
 ALLOWED = {

@@ -113,7 +113,7 @@ def test_a_run_from_a_float16_store_gives_what_one_from_the_same_numbers_in_floa
     assert "stored as float16" in card and "float16" not in (tmp_path / "run_full" / "model_card.md").read_text()
     places = [p for p in (tmp_path / "run_half").glob("0[456]_*/**/*") if p.suffix in (".csv", ".parquet", ".h5", ".npz")]
     names = sorted(p.relative_to(tmp_path / "run_half") for p in places)
-    assert [name.name for name in names].count("predictions.parquet") == 4 and Path("05_leakage/leakage.csv") in names
+    assert [name.name for name in names].count("predictions.parquet") == 4 and Path("05_leakage/readings.csv") in names
     for name in names:
         assert (tmp_path / "run_half" / name).read_bytes() == (tmp_path / "run_full" / name).read_bytes(), name
 

@@ -85,9 +85,10 @@ class TestPrecomputedVectors:
         assert macro["value"].min() > 0.8
 
     def test_the_planted_group_signal_is_readable_and_sex_is_not(self, vector_run):
-        leakage = pd.read_csv(vector_run / "05_leakage" / "leakage.csv")
-        probe = leakage[(leakage["probe"] == "logistic") & ~leakage["is_control"]].set_index(["attribute", "group"])
-        assert probe.loc[("race", "ASIAN"), "low"] > 0.9
+        readings = pd.read_csv(vector_run / "05_leakage" / "readings.csv")
+        own = readings.query("representation == 'vectors' and probe == 'logistic' and control == 'none'")
+        probe = own.set_index(["attribute", "group"])
+        assert probe.loc[("race", "ASIAN"), "auroc"] > 0.95 and probe.loc[("race", "ASIAN"), "low"] > 0.6  # of 11 patients
         assert probe.loc[("sex", "macro"), "low"] < 0.5 < probe.loc[("sex", "macro"), "high"]
 
     def test_the_shareable_files_hold_no_identifier_and_no_path(self, vector_run, vector_table):

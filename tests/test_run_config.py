@@ -121,7 +121,19 @@ CHANGED = RunConfig(
     mitigation=MitigationConfig(
         recipes="erm, median_balance+erm", settings=("erm.batch_size=16", "median_balance.max_copies=5")
     ),
-    leakage=LeakageConfig(probes=("knn",), n_shuffles=2),
+    leakage=LeakageConfig(
+        probes=("knn",),
+        leakage_attributes=("sex",),
+        leakage_folds=5,
+        balance_groups=True,
+        n_shuffles=2,
+        leakage_margin=0.6,
+        dependence="full",
+        curves=True,
+        where=("blocks", "crop"),
+        attribute_encoders=(Path("race.keras"),),
+        tsne=True,
+    ),
     audit=AuditConfig(
         attributes=("sex",),
         crossings=("sex x race",),
@@ -255,6 +267,8 @@ class TestYaml:
         (lambda: EmbeddingsConfig(inference_batch=0), "inference_batch must be at least 1; got 0"),
         (lambda: EmbeddingsConfig(vector_length=0), "vector_length must be at least 1; got 0"),
         (lambda: LeakageConfig(n_shuffles=0), "n_shuffles must be at least 1; got 0"),
+        (lambda: LeakageConfig(leakage_folds=2), "leakage_folds must be 1 .* or 3 or more; got 2"),
+        (lambda: LeakageConfig(leakage_margin=0.5), "leakage_margin must lie above 0.5 and below 1; got 0.5"),
         (lambda: AuditConfig(n_replicates=10), "n_replicates must be at least 50; got 10"),
         (lambda: AuditConfig(confidence=95), r"confidence must lie in \[0\.5, 1\); got 95"),
         (lambda: RunConfig(n_workers=0), "n_workers must be at least 1; got 0"),

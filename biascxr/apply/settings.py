@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import functools
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Literal
 
 import yaml
 
-from biascxr.config import RunConfig
+from biascxr.config import LeakageConfig, RunConfig
 from biascxr.errors import InputError
 
 CONFIG = "config.yaml"
@@ -47,7 +47,7 @@ FIXED = {
     ),
     "all its trained recipes are applied, as they are": ("mitigation.recipes", "mitigation.settings"),
     "every image is evaluated, whatever its split": ("cohort.split_source", "cohort.split_fractions"),
-    "applying recipes fits no probe": ("leakage.probes", "leakage.n_shuffles"),
+    "applying recipes fits no probe": tuple(f"leakage.{field.name}" for field in fields(LeakageConfig)),
     "applying recipes does not repeat the audit under other policies": ("label_policy_check",),
     "applying recipes needs a table: biascxr phantom writes a made-up one": ("demo", "bias.mechanism", "bias.strength"),
 }

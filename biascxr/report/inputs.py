@@ -12,6 +12,7 @@ import pandas as pd
 
 from biascxr.audit import AuditResult
 from biascxr.containers import Cohort, Predictions
+from biascxr.leakage.result import LeakageResult
 
 BLANK_RATES = {name: [""] for name in ("flip_rate", "to_positive", "to_negative")}  # a group may be called "NA"
 
@@ -28,7 +29,7 @@ class ReportInputs:
         recipes: per recipe its methods, settings and notes.
         balance: per recipe the table of group balance before and after sampling.
         flips: for recipes that use attributes, how many decisions change with them.
-        leakage: probes and their controls.
+        leakage: what can be read from the vectors, its controls, and whether predictions depend on it.
         audit: metrics, gaps, comparisons.
         reference: the same on reference labels, where there are any; else None.
         recorded_alike: the audit on the recorded labels of the rows and findings that have reference labels; else None.
@@ -46,7 +47,7 @@ class ReportInputs:
     recipes: dict[str, dict]
     balance: dict[str, pd.DataFrame]
     flips: dict[str, pd.DataFrame]
-    leakage: pd.DataFrame
+    leakage: LeakageResult
     audit: AuditResult
     reference: AuditResult | None
     recorded_alike: AuditResult | None
@@ -88,7 +89,7 @@ class ReportInputs:
                 for n, f in recipe_folders.items()
                 if (f / "flips.csv").is_file()
             },
-            leakage=pd.read_csv(leakage / "leakage.csv", dtype={"group": str}),
+            leakage=LeakageResult.load(leakage),
             audit=AuditResult.load(audit),
             reference=AuditResult.load(reference) if reference.is_dir() else None,
             recorded_alike=AuditResult.load(reference / "recorded") if reference.is_dir() else None,

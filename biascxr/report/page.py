@@ -20,11 +20,12 @@ from biascxr.report.demographics import demographic_rows, plot_demographics, plo
 from biascxr.report.fairness import plot_differences, plot_group_errors, plot_improvements, write_fairness_json
 from biascxr.report.inputs import ReportInputs
 from biascxr.report.label_checks import label_checks
-from biascxr.report.leakage_plots import plot_leakage
+from biascxr.report.leakage_section import leakage_answers, leakage_figures, leakage_section
 from biascxr.report.privacy import MIN_CELL, suppress
 from biascxr.report.shift import plot_shift, shift_sentences, shown_shift
 from biascxr.report.tradeoff import plot_tradeoff
 
+LEAKAGE_QUESTION = "Can the attributes be read from the vectors, and do predictions depend on them?"
 MAIN_METRICS = ("AUROC", "TPR", "FPR")
 
 
@@ -40,12 +41,12 @@ def build_report(inputs: ReportInputs, folder: Path) -> None:
     shift = shown_shift(inputs.used, min_patients=inputs.config["audit"]["min_patients"])
     figures: dict[str, Path | None] = {
         "tradeoff": plot_tradeoff(audit.comparisons, audit.gaps, attributes, folder),
-        "leakage": plot_leakage(inputs.leakage, folder),
         "label_rates": plot_label_rates(inputs.used, folder),
         "shift": plot_shift(shift, folder),
         "differences": plot_differences(audit.metrics, inputs.baseline, attributes, folder),
         "roc_curves": plot_roc_curves(inputs.predictions, audit.metrics, folder),
     }
+    figures |= leakage_figures(inputs.leakage, folder)
     figures |= {path.stem: path for path in plot_demographics(inputs.used, folder)}
     figures |= plot_comparisons(audit.metrics, names, folder)
     if len(audit.comparisons):
@@ -95,7 +96,7 @@ def page_context(inputs: ReportInputs) -> dict:
         "balance": balance_rows(inputs),
         "attribute_use": attribute_use(inputs),
         "disparate_treatment": DISPARATE_TREATMENT,
-        "leakage": leakage_rows(inputs),
+        "leakage": leakage_section(inputs.leakage),
         "card": inputs.card,
         "config": inputs.config,
         "versions": inputs.versions,
@@ -129,7 +130,7 @@ def answers(inputs: ReportInputs) -> list[tuple[str, list[str]]]:
         ("How good is it?", [summary.performance_sentence(inputs)]),
         ("How unfair is it?", [*summary.unfairness_sentences(inputs), *([planted] if planted else [])]),
         ("On which findings?", [summary.tests_sentence(inputs.audit.tests, inputs.baseline, confidence)]),
-        ("Can the attributes be read from the vectors?", [summary.leakage_sentence(inputs)]),
+        (LEAKAGE_QUESTION, leakage_answers(inputs.leakage)),
         ("Which remedy helps?", [summary.remedy_sentence(inputs)]),
     ]
 
@@ -302,22 +303,4 @@ def balance_rows(inputs: ReportInputs) -> list[dict]:
                     },
                 }
             )
-    return rows
-
-
-def leakage_rows(inputs: ReportInputs) -> list[dict]:
-    """Returns the macro AUROC of each probe and its control, per attribute."""
-    table = inputs.leakage[inputs.leakage["group"] == "macro"]
-    rows = []
-    for row in table[~table["is_control"]].itertuples():
-        control = table[(table["attribute"] == row.attribute) & (table["probe"] == row.probe) & table["is_control"]].iloc[0]
-        rows.append(
-            {
-                "attribute": row.attribute,
-                "probe": summary.find_probe(row.probe).title,
-                "auroc": summary.interval(row.auroc, row.low, row.high),
-                "control": "–" if pd.isna(control["low"]) else f"{control['low']:.3f} to {control['high']:.3f}",
-                "is_above": row.low > control["high"],
-            }
-        )
     return rows

@@ -6,8 +6,6 @@ import pandas as pd
 
 from biascxr.audit import GAP, MACRO, OVERALL
 from biascxr.audit.conclusions import flagged
-from biascxr.leakage import MACRO as ALL_GROUPS
-from biascxr.leakage import find_probe
 from biascxr.report.inputs import ReportInputs
 from biascxr.report.privacy import MIN_CELL
 
@@ -143,30 +141,6 @@ def remedy_sentence(inputs: ReportInputs) -> str:
             f"with macro AUROC {interval(cost.change, cost.low, cost.high, sign=True)}"
         )
     return "; ".join(parts) + "."
-
-
-def leakage_sentence(inputs: ReportInputs) -> str:
-    """Which attributes can be read from the vectors above the shuffled control?"""
-    table = inputs.leakage[inputs.leakage["group"] == ALL_GROUPS]
-    parts = []
-    for attribute in table["attribute"].unique():
-        own = table[(table["attribute"] == attribute) & ~table["is_control"]].dropna(subset=["auroc"])
-        if own.empty:
-            parts.append(f"{readable(attribute)} could not be measured: the test patients are of one known group")
-            continue
-        best = own.loc[own["auroc"].idxmax()]
-        control = table[(table["attribute"] == attribute) & (table["probe"] == best["probe"]) & table["is_control"]].iloc[0]
-        is_above = best["low"] > control["high"]
-        title = find_probe(best["probe"]).title
-        parts.append(
-            f"{readable(attribute)} {'can be read' if is_above else 'was not shown to be readable'} from the vectors "
-            f"({title}: macro AUROC {interval(best['auroc'], best['low'], best['high'])}, shuffled control "
-            f"{control['low']:.3f} to {control['high']:.3f})"
-        )
-    if not parts:
-        return "No attribute has two known groups, so leakage was not measured."
-    text = "; ".join(parts)
-    return text[0].upper() + text[1:] + "."
 
 
 def planted_sentence(inputs: ReportInputs) -> str | None:

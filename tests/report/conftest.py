@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from leakage_tables import made_up_tables
 
 from biascxr.audit import audit
 from biascxr.config import AuditConfig, CohortConfig, EmbeddingsConfig, RunConfig, to_dict
 from biascxr.containers import Attribute, Cohort, EmbeddingSet, Predictions
-from biascxr.leakage import measure_leakage
 from biascxr.mitigation import balance_table, parse_recipes, split_data
 from biascxr.mitigation.sampling import Sample
 from biascxr.report import ReportInputs
@@ -129,8 +129,7 @@ def make_inputs(folder: Path, *, attributes=(SEX, RACE), recipes="erm, median_ba
         pd.Series(described).to_json(folders[recipe.name] / "recipe.json")
     for name in ("leakage", "audit", "records"):
         (folder / name).mkdir()
-    leakage = measure_leakage(cohort, embeddings, config.leakage, config.audit, seed=0)
-    leakage.to_csv(folder / "leakage" / "leakage.csv", index=False)
+    made_up_tables(tuple(a.name for a in attributes), has_recipe=False).save(folder / "leakage")
     audit(list(predictions.values()), config.audit, seed=0).save(folder / "audit")
     (folder / "records" / "rejected.csv").write_text(
         "image_id,path,reason\nsecretimage9999,secretfolder/x.jpg,truncated (at 3)\n"
