@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from biascxr.config import BiasConfig, RunConfig
 from biascxr.embedding_store import check_store, cohort_of_store
-from biascxr.errors import InputError
+from biascxr.errors import InputError, unknown_name
 from biascxr.work import check_scheduler
 
 if TYPE_CHECKING:
@@ -82,11 +82,12 @@ def check_leakage(run: Run) -> None:
     Raises:
         InputError: an unknown probe or attribute, an encoder that is not there, or films are needed and there are none.
     """
-    from biascxr.leakage import find_probe
+    from biascxr.leakage import PROBES
 
     config, cohort = run.config.leakage, run.cohort()
     for name in config.probes:
-        find_probe(name)
+        if name not in PROBES:  # looked up, not loaded: a run that changes nothing loads no probe
+            raise unknown_name("probe", name, PROBES)
     if config.leakage_attributes:
         from biascxr.leakage.build import attributes_to_read
 
