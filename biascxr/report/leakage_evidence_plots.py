@@ -20,6 +20,7 @@ from biascxr.report.summary import readable
 BAND = "#cbd2d9"
 SIZE = "rms_logit_change"
 REFITTED = "_refitted"
+LONG_NAME = 18  # letters; more do not fit over a panel at the usual size
 MAX_LINES = 8
 KINDS = {
     "training patients": "patients to learn from",
@@ -194,7 +195,9 @@ def plot_panels(result: LeakageResult, folder: Path, *, kind: str, method: str) 
                 density = own[own["group"] == group].pivot_table(index="y", columns="x", values="n_patients", aggfunc="sum")
                 density = density.reindex(index=y.centres, columns=x.centres)
                 axis.pcolormesh(x.edges, y.edges, density / np.nansum(density), cmap="viridis_r", vmin=0, vmax=top)
-                axis.set_title(f"{group}{_ks_note(result.modes, method, name, group)}", fontsize=7.5)
+                axis.set_title(
+                    f"{group}{_ks_note(result.modes, method, name, group)}", fontsize=7.5 if len(group) < 18 else 5.5
+                )
             for axis in row:
                 axis.set(xticks=[], yticks=[])
                 axis.grid(visible=False)

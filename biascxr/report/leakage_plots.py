@@ -161,7 +161,7 @@ def plot_confusion(result: LeakageResult, folder: Path, *, attribute: str) -> Pa
     columns = [g for g in order if g in set(table["read_as"])]
     shares = table.pivot(index="group", columns="read_as", values="share").loc[rows, columns]
     path = folder / "leakage" / f"confusion_{file_name(attribute)}.png"
-    size = (1.5 + 0.62 * max(3, len(columns)), 1.15 + 0.42 * max(2, len(rows)))
+    size = (2.6 + 0.62 * max(3, len(columns)), 1.9 + 0.42 * max(2, len(rows)))
     with figure(path, size=size) as (_, axis):
         axis.imshow(shares.to_numpy(float), cmap="Blues", vmin=0, vmax=1, aspect="auto")
         for i, group in enumerate(rows):
@@ -169,11 +169,11 @@ def plot_confusion(result: LeakageResult, folder: Path, *, attribute: str) -> Pa
                 share = shares.loc[group, read_as]
                 text, colour = ("–", QUIET) if pd.isna(share) else (f"{share:.2f}", "white" if share > 0.6 else INK)
                 axis.text(j, i, text, ha="center", va="center", fontsize=8, color=colour)
-        axis.set_xticks(range(len(columns)), [c.replace("/", "/\n") for c in columns], fontsize=7.5)
+        axis.set_xticks(range(len(columns)), columns, fontsize=7.5, rotation=30, ha="right", rotation_mode="anchor")
         axis.set_yticks(range(len(rows)), rows, fontsize=7.5)
         axis.set_xlabel("read as")
         axis.set_ylabel("recorded as")
-        axis.set_title(f"{readable(attribute)}: {probe_title(probe)}", fontsize=9)
+        axis.set_title(f"{readable(attribute)}:\n{probe_title(probe)}", fontsize=9)
         axis.grid(visible=False)
     return path
 
