@@ -99,6 +99,8 @@ def measure_leakage(
         for path in config.attribute_encoders:
             stage.read_with_encoder(path, films)
         for model in models:
+            if model.why_closed:
+                logger.info("leakage: nothing is erased below the last layer of %s: %s", model.name, model.why_closed)
             for reader in stage.readers:
                 stage.judge(model, reader)
                 bar.update()

@@ -55,7 +55,7 @@ def open_recipe(folder: Path, cohort: Cohort, embeddings: EmbeddingSet) -> Score
     vectors = None
     if opened.layer is not None:
         vectors = opened.layer.hidden(table, attributes)
-    elif trained.representations and table.shape[1] <= MAX_HIDDEN:
+    elif any(r.name != "none" for r in trained.representations) and table.shape[1] <= MAX_HIDDEN:
         vectors = np.asarray(table)
     predictions = Predictions.load(folder / "predictions.parquet", cohort.attributes).in_split("test")
     return ScoredModel(trained.recipe.name, predictions, vectors, opened.layer, opened.reason)

@@ -8,6 +8,7 @@ import numpy as np
 
 from biascxr.leakage import MACRO
 from biascxr.leakage.readout import Readout
+from biascxr.leakage.stratified import stratified_auroc
 from biascxr.metrics import roc_curve_on_grid
 from biascxr.metrics.intervals import logit_t_interval
 
@@ -167,25 +168,13 @@ def _rank(is_group: np.ndarray, score: np.ndarray, cell: np.ndarray, patient: np
     if min(counts) < 2:
         undefined = np.full(n_patients, np.nan)
         return _Ranking(float("nan"), undefined, undefined, *counts, ranked if ranked.any() else candidate)
-    won, against = np.zeros(len(cell)), np.zeros(len(cell))  # of a row: weight of pairs won by the group, and of all its pairs
-    for c in np.flatnonzero(both):
-        own, others = np.flatnonzero(up & (cell == c)), np.flatnonzero(down & (cell == c))
-        won[own] = _weight_below(score[own], score[others], weight[others])
-        won[others] = weight[own].sum() - _weight_below(score[others], score[own], weight[own])
-        against[own], against[others] = weight[others].sum(), weight[own].sum()
-    pairs = weight[up] @ against[up]
-    value = float(weight[up] @ won[up] / pairs)
-    term = np.where(ranked, weight, 0) * (won - value * against) / pairs
+    found = stratified_auroc(
+        is_group[ranked], score[ranked], patient_id=patient[ranked], strata=cell[ranked], weight=weight[ranked]
+    )
+    term = np.zeros(len(cell))
+    term[ranked] = found.influence
     positive, negative = (np.bincount(patient[own], term[own], n_patients) for own in (up, down))
-    return _Ranking(value, positive, negative, *counts, ranked)
-
-
-def _weight_below(score: np.ndarray, others: np.ndarray, weight: np.ndarray) -> np.ndarray:
-    """Returns for each score the others' weight that lies below it, ties counted half."""
-    order = np.argsort(others, kind="stable")
-    ranked, total = others[order], np.r_[0.0, np.cumsum(weight[order])]
-    below, up_to = (total[np.searchsorted(ranked, score, side=side)] for side in ("left", "right"))
-    return (below + up_to) / 2
+    return _Ranking(found.value, positive, negative, *counts, ranked)
 
 
 def roc_rows(readout: Readout) -> list[dict]:

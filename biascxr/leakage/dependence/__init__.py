@@ -17,7 +17,7 @@ from biascxr.leakage.dependence.frozen import (
 from biascxr.leakage.dependence.given_label import given_label
 from biascxr.leakage.dependence.retrained import retrained
 from biascxr.leakage.dependence.rows import ScoredRows, dependence_table
-from biascxr.leakage.dependence.stratified import StratifiedAuroc, stratified_auroc
+from biascxr.leakage.stratified import StratifiedAuroc, stratified_auroc
 
 __all__ = [
     "HiddenRows",

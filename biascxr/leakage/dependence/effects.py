@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special, stats
 
-from biascxr.leakage.dependence.stratified import stratified_auroc
+from biascxr.leakage.stratified import stratified_auroc
 
 
 @dataclass(frozen=True)

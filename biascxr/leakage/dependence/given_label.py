@@ -11,7 +11,7 @@ from scipy import sparse, special
 
 from biascxr.errors import unknown_name
 from biascxr.leakage.dependence.rows import ScoredRows, dependence_table
-from biascxr.leakage.dependence.stratified import StratifiedAuroc, centred_ranks, stratified_auroc
+from biascxr.leakage.stratified import StratifiedAuroc, centred_ranks, stratified_auroc
 
 MACRO = "macro"
 ALL, POSITIVES = "auroc", "auroc_positives"
