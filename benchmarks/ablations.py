@@ -106,6 +106,8 @@ def read_arguments(arguments: list[str] | None) -> argparse.Namespace:
     read = parser.parse_args(arguments)
     read.worlds = read.worlds or list(QUICK_WORLDS if read.quick else WORLDS)
     read.seeds = read.seeds if read.seeds is not None else 3 if read.quick else 5
+    if read.lines == [ERM.name]:
+        parser.error(f"--lines {ERM.name}: it is what others are compared with; name another line too")
     check_sizes(parser, read)
     return read
 

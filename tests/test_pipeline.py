@@ -91,6 +91,29 @@ class TestPrecomputedVectors:
         assert probe.loc[("race", "ASIAN"), "auroc"] > 0.95 and probe.loc[("race", "ASIAN"), "low"] > 0.6  # of 11 patients
         assert probe.loc[("sex", "macro"), "low"] < 0.5 < probe.loc[("sex", "macro"), "high"]
 
+    def test_what_each_recipe_s_last_layer_takes_is_read_and_opened(self, vector_run):
+        readings = pd.read_csv(vector_run / "05_leakage" / "readings.csv")
+        assert list(readings["representation"].unique()) == ["vectors", "erm", "median_balance+erm+youden"]
+        dependence = pd.read_csv(vector_run / "05_leakage" / "dependence.csv")
+        assert set(dependence["evidence"]) == {"given_label", "given_label_and_covariates", "frozen_head"}
+        verdicts = pd.read_csv(vector_run / "05_leakage" / "verdicts.csv")
+        assert len(verdicts) == verdicts.groupby(["recipe", "attribute"]).ngroups == 2 * readings["attribute"].nunique()
+
+    @pytest.mark.parametrize(
+        ("flags", "message"),
+        [
+            (["--probes", "knm"], "knn"),
+            (["--leakage_attributes", "rase"], "race"),
+            (["--where", "noise"], "--where looks at the films again"),
+            (["--attribute_encoders", "race.keras"], "race.keras: no such file"),
+        ],
+    )
+    def test_what_the_leakage_stage_cannot_do_is_said_before_anything_is_trained(
+        self, vector_table, tmp_path, capfd, flags, message
+    ):
+        assert run_command(["--csv_path", str(vector_table), "--output_dir", str(tmp_path), *flags, *QUICK]) == 2
+        assert message in capfd.readouterr().err and not (tmp_path / "04_mitigation").exists()
+
     def test_the_shareable_files_hold_no_identifier_and_no_path(self, vector_run, vector_table):
         table = pd.read_csv(vector_table, dtype=str)
         secret = [*table["dicom_id"], *table["subject_id"], *table["study_id"], *table["path"], str(vector_table.parent)]

@@ -123,6 +123,31 @@ def test_a_table_that_cannot_be_used_says_why(made_up_vectors, tmp_path, change,
         read_standalone(tmp_path / "meta.csv", attributes=("sex",), age_bins=BINS, seed=0)
 
 
+def test_a_classifier_s_scores_are_judged_on_test_rows_alone(made_up_vectors, tmp_path):
+    table, _ = made_up_vectors
+    split = np.where(table["subject_id"] % 3 == 0, "testing", np.where(table["subject_id"] % 3 == 1, "training", "val"))
+    with pytest.raises(InputError, match="'testing'"):
+        table.assign(split=split).to_csv(tmp_path / "meta.csv", index=False)
+        read_standalone(tmp_path / "meta.csv", age_bins=BINS, seed=0)
+    table.assign(split=np.where(split == "testing", "test", split)).to_csv(tmp_path / "meta.csv", index=False)
+    read = read_standalone(tmp_path / "meta.csv", age_bins=BINS, seed=0)
+    assert read.has_split, "training is train"
+    assert set(read.predictions.table["split"]) == {"test"} and len(read.predictions.table) == (split == "testing").sum()
+
+
+def test_a_patient_in_two_splits_is_refused(made_up_vectors, tmp_path):
+    table = made_up_vectors[0].assign(split="train")
+    table.loc[table.index % 3 == 0, "split"] = "test"
+    table.to_csv(tmp_path / "meta.csv", index=False)
+    with pytest.raises(InputError, match="200 patients into more than one split"):
+        read_standalone(tmp_path / "meta.csv", age_bins=BINS, seed=0)
+
+
+def test_age_itself_is_no_attribute(files):
+    with pytest.raises(InputError, match="name age_group"):
+        read_standalone(files / "meta.csv", attributes=("age",), age_bins=BINS, seed=0)
+
+
 def test_vectors_of_other_images_are_refused_and_nothing_is_left(files, made_up_vectors, tmp_path, caplog):
     other = made_up_vectors[0].assign(ImageID=lambda t: "other" + t["ImageID"])
     other.to_csv(tmp_path / "meta.csv", index=False)

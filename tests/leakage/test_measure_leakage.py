@@ -12,9 +12,10 @@ from sklearn.metrics import roc_auc_score
 from sklearn.neighbors import KNeighborsClassifier
 
 from biascxr.config import LeakageConfig
-from biascxr.containers import Predictions
+from biascxr.containers import Attribute, Predictions
 from biascxr.errors import InputError
-from biascxr.leakage.build import attributes_to_read, measure_leakage
+from biascxr.leakage.build import attributes_to_read, measure_leakage, pooled
+from biascxr.leakage.dependence import LastLayer
 from biascxr.leakage.recipes import ScoredModel
 from biascxr.leakage.result import LeakageResult
 
@@ -122,6 +123,41 @@ def test_a_head_that_uses_the_attribute_is_told_from_one_that_does_not(made_up):
         assert set(made.dependence["evidence"]) == {"given_label", "given_label_and_covariates"}
         verdicts[use] = made.verdicts.iloc[0]["verdict"]
     assert verdicts == {0.0: "encoded, no dependence found", 1.0: "encoded, predictions depend on it"}
+
+
+def test_the_last_layer_of_a_head_is_opened_on_the_rows_that_it_is_judged_on(made_up):
+    cohort, embeddings = made_up()
+    # Of two groups one direction is erased; of three a second one, which here would be noise.
+    two = Attribute("race", ("A", "B"), True)
+    race = cohort.table["race"].replace("C", "unknown")
+    cohort = replace(cohort, table=cohort.table.assign(race=race), attributes=(two, cohort.attributes[1]))
+    config = LeakageConfig(probes=("logistic",), leakage_attributes=("race",), n_shuffles=1, leakage_folds=3)
+    changes = {}
+    for use in (0.0, 1.0):
+        layer = LastLayer(None, np.array([[use], [1.5], [0], [0], [0], [0]]), np.zeros(1))
+        head = replace(scored(cohort, embeddings.vectors, use=use), vectors=embeddings.vectors, layer=layer)
+        made = measure_leakage(cohort, embeddings, config, models=[head], seed=0)
+        rows = made.dependence.query("evidence == 'frozen_head' and measure == 'rms_logit_change' and label == 'macro'")
+        changes[use] = rows.iloc[0]["value"]
+    assert changes[1.0] > 0.5 and changes[0.0] < 0.15
+    own = made.readings.query("representation == 'head' and group == 'macro'").iloc[0]
+    in_test = (cohort.table["split"] == "test") & (cohort.table["race"] != "unknown")
+    assert own["n"] == in_test.sum(), "a head's vectors are read on its own split, whatever the folds"
+
+
+def test_a_feature_map_is_read_as_its_mean_over_places(made_up):
+    _, embeddings = made_up()
+    maps = np.random.default_rng(0).normal(size=(len(embeddings), 2, 2, 6)).astype(np.float32)
+    maps += embeddings.vectors[:, None, None, :] - maps.mean(axis=(1, 2), keepdims=True)
+    flat = replace(embeddings, vectors=maps.reshape(len(maps), -1), card={"map_shape": [2, 2, 6]})
+    np.testing.assert_allclose(pooled(flat).vectors, embeddings.vectors, atol=1e-5)
+    assert pooled(embeddings) is embeddings
+
+
+def test_modes_are_of_the_attributes_that_are_read_the_view_among_them(made_up, result):
+    assert set(result.modes.query("kind == 'attribute'")["by"]) == {"race", "sex", "view"}
+    one = measure_leakage(*made_up(), replace(SHORT, leakage_attributes=("sex",), probes=("logistic",)), seed=0)
+    assert set(one.modes.query("kind == 'attribute'")["by"]) == {"sex"}
 
 
 def test_without_a_model_a_verdict_says_that_dependence_was_not_measured(result):

@@ -94,3 +94,21 @@ def test_a_reason_that_names_a_small_group_is_not_printed(name, is_kept):
     result = tables_of(SMALL)
     result = replace(result, verdicts=result.verdicts.assign(reason=f"Of recorded race, {name} is readable."))
     assert (shareable(result).verdicts["reason"] != "").all() == is_kept
+
+
+def test_a_verdict_that_rests_on_a_hidden_group_tells_neither_reason_nor_figures():
+    result = tables_of(SMALL)
+    verdicts = result.verdicts.assign(
+        reason="Of recorded race, ASIAN is readable from the vector.", auroc=0.9, low=0.8, high=0.95
+    )
+    shown = shareable(replace(result, verdicts=verdicts)).verdicts
+    assert len(shown) and (shown["reason"] == "").all()
+    assert shown[["auroc", "low", "high", "p_value"]].isna().all(axis=None) and shown["verdict"].notna().all()
+    other = shareable(replace(result, verdicts=verdicts.assign(reason="Recorded race is readable."))).verdicts
+    assert (other["auroc"] == 0.9).all()
+
+
+def test_a_finding_that_nearly_everyone_has_shows_no_distance_to_the_few_without_it():
+    result = tables_of(SMALL)
+    modes = result.modes.assign(n=result.modes["n_patients"] + 9)
+    assert len(shareable(result).modes) and len(shareable(replace(result, modes=modes)).modes) == 0
