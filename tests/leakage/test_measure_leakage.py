@@ -207,3 +207,18 @@ def test_same_seed_same_tables_and_another_seed_other_p_values(made_up, result):
     again, other = (measure_leakage(*made_up(), SHORT, seed=seed).readings for seed in (0, 1))
     pd.testing.assert_frame_equal(result.readings, again)
     assert (again["auroc"] != other["auroc"]).any()
+
+
+def test_predictions_may_come_in_any_order(made_up):
+    cohort, embeddings = made_up()
+    layer = LastLayer(None, np.array([[1.0], [1.5], [0], [0], [0], [0]]), np.zeros(1))
+    head = replace(scored(cohort, embeddings.vectors, use=1.0), vectors=embeddings.vectors, layer=layer)
+    order = np.random.default_rng(0).permutation(len(head.predictions.table))
+    config = LeakageConfig(probes=("logistic",), leakage_attributes=("race",), n_shuffles=1)
+    values = [
+        measure_leakage(cohort, embeddings, config, models=[model], seed=0).dependence.set_index(
+            ["evidence", "measure", "group"]
+        )
+        for model in (head, replace(head, predictions=head.predictions.rows(order)))
+    ]
+    pd.testing.assert_series_equal(values[0]["value"], values[1]["value"], rtol=1e-6)
