@@ -109,6 +109,11 @@ def as_readout(patient: np.ndarray, codes: np.ndarray, scores: np.ndarray) -> Re
 # ------------------------------------------------------------------------------------------------------------------ size
 
 
+def _refitted(to_read: tuple, readout: Readout, *, seed: int) -> float:
+    rows = refitted(lambda rng: read_out(*to_read, shuffled=rng, seed=seed), n_shuffles=19, seed=seed, observed=readout)
+    return rows[-1]["p_value"]
+
+
 def _to_read(sizes, images, n_folds: int, changes: bool, seed: int) -> tuple:
     rng = np.random.default_rng(seed)
     patient, codes = patients_of(sizes, images, rng)
@@ -153,7 +158,7 @@ def size_figures(n_worlds: int, seed: int) -> Iterator[Figure]:
             if at in (2, 3):
                 p_values["unstudentised"].append(tested(is_studentised=False)["macro"])
             if "folds" in name and world < max(1, n_worlds // 5):  # 19 readings each
-                p_values["refitted"].append(refitted(*to_read, n_shuffles=19, seed=world, observed=readout)[-1]["p_value"])
+                p_values["refitted"].append(_refitted(to_read, readout, seed=world))
         for what, found in p_values.items():
             if found:
                 target = SIZE if what == ("refitted" if "folds" in name else "macro") else None

@@ -63,17 +63,20 @@ class AttributeReader:
         config = replace(self.config, leakage_folds=1)
         return AttributeReader(self.cohort, self.attribute, config, confidence=self.confidence, seed=self.seed)
 
-    def read(self, probe: Probe, vectors: np.ndarray, kept: dict[int, list[np.ndarray]] | None = None) -> Readout | None:
+    def read(
+        self, probe: Probe, vectors: np.ndarray, kept: dict[int, list[np.ndarray]] | None = None, **options: object
+    ) -> Readout | None:
         """Returns the scores of a probe on rows that it has not seen; None where there are no two groups to learn.
 
         Args:
             probe: the probe.
             vectors: `[n, d]`, one per row of the cohort.
             kept: keeps standardised vectors between calls with the same vectors; see `read_out`.
+            **options: `shuffled` and `settings` of `read_out`.
         """
         return read_out(
             probe, vectors, self.attribute, self.codes, self.patient_id, self.folds,
-            is_balanced=self.config.balance_groups, standardised=kept, seed=self.seed,
+            is_balanced=self.config.balance_groups, standardised=kept, seed=self.seed, **options,
         )  # fmt: skip
 
     def score(self, readout: Readout, **options: object) -> list[dict]:
@@ -130,11 +133,15 @@ class AttributeReader:
         n_shuffles = self.config.n_shuffles
         if self.has_folds:
             n_shuffles = max(n_shuffles, REFITS_PER_GROUP * len(self.attribute.groups))
+        # Settings were chosen on rows that are not judged, so the choice favours no AUROC and need not be made again in every
+        # shuffle. Of several folds each judges rows that another one chose on.
+        settings = None if self.has_folds else readout.settings
         rows = refitted(
-            probe, vectors, self.attribute, self.codes, self.patient_id, self.folds, n_shuffles=n_shuffles,
-            is_balanced=self.config.balance_groups, settings=readout.settings, seed=self.seed, standardised=kept,
+            lambda rng: self.read(probe, vectors, kept, shuffled=rng, settings=settings),
+            n_shuffles=n_shuffles,
+            seed=self.seed,
             observed=readout,
-        )  # fmt: skip
+        )
         covariates = covariate_vectors(self.cohort, self.attribute).vectors
         if covariates.shape[1]:
             merely = self.read(probe, covariates)

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
 from scipy.stats import rankdata
 
-from biascxr.containers import Attribute
 from biascxr.errors import InputError
 from biascxr.leakage import MACRO
-from biascxr.leakage.base import Probe
-from biascxr.leakage.readout import Fold, Readout, read_out
+from biascxr.leakage.readout import Readout
 from biascxr.leakage.scores import cells_of, one_vs_rest, patient_numbers
 from biascxr.metrics.significance import permutation_p_value
 
@@ -213,35 +211,18 @@ def _studentised(value: np.ndarray, influence: np.ndarray) -> np.ndarray:
 
 
 def refitted(
-    probe: Probe,
-    vectors: np.ndarray,
-    attribute: Attribute,
-    codes: np.ndarray,
-    patient_id: np.ndarray,
-    folds: Sequence[Fold],
+    read: Callable[[np.random.Generator], Readout | None],
     *,
     n_shuffles: int,
-    is_balanced: bool = False,
     seed: int,
-    standardised: dict[int, list[np.ndarray]] | None = None,
-    settings: dict[int, float | int | None] | None = None,
     observed: Readout | None = None,
 ) -> list[dict]:
     """The whole reading with shuffled groups: what the probe, its fit and the folds give for nothing.
 
     Args:
-        probe: the probe.
-        vectors: `[n, d]`.
-        attribute: what is read.
-        codes: `[n] int64`, -1 where not known.
-        patient_id: `[n]`.
-        folds: the divisions.
-        n_shuffles: fits of the probe.
-        is_balanced: as in the reading.
-        seed: of shuffles and fits.
-        standardised: as of `read_out`.
-        settings: of each fold, in place of a choice in every shuffle. Settings are chosen on rows that are not judged, so
-            that the choice favours no AUROC: given ones shorten the work and leave the null distribution as it is.
+        read: makes the reading anew with groups shuffled by the generator, as `read_out` does with `shuffled`.
+        n_shuffles: readings.
+        seed: of the shuffles.
         observed: the reading itself. With it and 19 shuffles or more, `p_value` is `(1 + #{shuffled >= observed}) / (N +
             1)` by AUROC, valid for several folds too; otherwise NaN.
 
@@ -255,10 +236,7 @@ def refitted(
     rng = np.random.default_rng(seed)
     values, rows = [], []
     for _ in range(n_shuffles):
-        readout = read_out(
-            probe, vectors, attribute, codes, patient_id, folds, is_balanced=is_balanced, shuffled=rng,
-            standardised=standardised, settings=settings, seed=seed,
-        )  # fmt: skip
+        readout = read(rng)
         if readout is None:
             continue
         rows = one_vs_rest(readout, confidence=0.95, control="shuffled")

@@ -189,6 +189,11 @@ def test_no_permutation_is_refused():
         shuffle_test(world(0), n_permutations=0, seed=0)
 
 
+def again(rows):
+    """Reads anew with groups shuffled."""
+    return lambda rng: read_out(*rows, shuffled=rng, seed=0)
+
+
 class TestRefitted:
     @pytest.fixture(scope="class")
     def rows(self):
@@ -204,23 +209,23 @@ class TestRefitted:
         return find_probe("logistic"), vectors, attribute, group[patient], patient.astype(str), (Fold(*parts),)
 
     def test_shuffled_attributes_are_read_by_chance_alone(self, rows):
-        made = refitted(*rows, n_shuffles=8, seed=0)
+        made = refitted(again(rows), n_shuffles=8, seed=0)
         assert [row["group"] for row in made] == ["A", "B", "C", "macro"]
         for row in made:
             assert row["control"] == "shuffled" and np.isnan(row["p_value"])
             assert 0.2 < row["low"] < row["auroc"] < row["high"] < 0.8
-        assert str(made) == str(refitted(*rows, n_shuffles=8, seed=0))  # as text: NaN equals nothing
-        assert made[0]["auroc"] != refitted(*rows, n_shuffles=8, seed=1)[0]["auroc"]
+        assert str(made) == str(refitted(again(rows), n_shuffles=8, seed=0))  # as text: NaN equals nothing
+        assert made[0]["auroc"] != refitted(again(rows), n_shuffles=8, seed=1)[0]["auroc"]
 
     def test_with_enough_refits_there_is_a_p_value(self, rows):
         observed = read_out(*rows, seed=0)
-        few = refitted(*rows, n_shuffles=MIN_REFITS - 1, seed=0, observed=observed)
-        made = refitted(*rows, n_shuffles=MIN_REFITS, seed=0, observed=observed)
+        few = refitted(again(rows), n_shuffles=MIN_REFITS - 1, seed=0, observed=observed)
+        made = refitted(again(rows), n_shuffles=MIN_REFITS, seed=0, observed=observed)
         assert all(np.isnan(row["p_value"]) for row in few)
         assert made[1]["p_value"] == made[3]["p_value"] == 1 / 20
 
     def test_where_nothing_can_be_read_there_is_no_row(self, rows):
         probe, vectors, attribute, codes, patients, folds = rows
-        assert refitted(probe, vectors, attribute, np.zeros_like(codes), patients, folds, n_shuffles=2, seed=0) == []
+        assert refitted(again((probe, vectors, attribute, np.zeros_like(codes), patients, folds)), n_shuffles=2, seed=0) == []
         with pytest.raises(InputError, match="n_shuffles must be at least 1"):
-            refitted(*rows, n_shuffles=0, seed=0)
+            refitted(again(rows), n_shuffles=0, seed=0)
