@@ -16,7 +16,7 @@ from biascxr.config import LeakageConfig
 from biascxr.containers import UNKNOWN, Attribute, Cohort, EmbeddingSet
 from biascxr.errors import InputError, unknown_name
 from biascxr.leakage import VECTORS, find_probe
-from biascxr.leakage.depends import dependence_of, trained_anew
+from biascxr.leakage.dependence.of_model import dependence_of, trained_anew
 from biascxr.leakage.growth import Task, by_components, by_training_patients
 from biascxr.leakage.modes import compare_modes
 from biascxr.leakage.panels import density_panels
