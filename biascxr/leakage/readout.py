@@ -126,8 +126,7 @@ def read_out(
         folds: the divisions.
         is_balanced: groups count alike in training.
         settings: of each fold, in place of a choice on validation rows.
-        shuffled: shuffle groups among the patients of each part first, test rows too; the readout then holds the shuffled
-            groups.
+        shuffled: shuffle groups first, test rows too (`shuffle_parts`); the readout then holds the shuffled groups.
         standardised: an empty dictionary that keeps the standardised vectors of each fold for the next call with the same
             vectors, groups and folds; None keeps nothing.
         seed: seed of anything random.
@@ -135,6 +134,8 @@ def read_out(
     Returns:
         The readout; None where no fold has two groups to learn from and a row to judge.
     """
+    if shuffled is not None:
+        codes = shuffle_parts(codes, patient_id, folds, shuffled)
     found = []
     for number, whole in enumerate(folds):
         fold = whole.of(codes >= 0)
@@ -147,11 +148,7 @@ def read_out(
                 standardised[number] = scaled
         own = [codes[rows] for rows in (fold.train, fold.validation, fold.test)]
         patients = [patient_id[rows] for rows in (fold.train, fold.validation, fold.test)]
-        if shuffled is not None:
-            own = [shuffle_patients(c, p, shuffled) for c, p in zip(own, patients, strict=True)]
         train, validation = (ProbeRows(scaled[i], own[i], patients[i]) for i in (0, 1))
-        if len(np.unique(train.codes)) < 2:
-            continue
         reading = probe.read(
             train, [scaled[2]], n_groups=len(attribute.groups), validation=validation if len(validation) else None,
             grid=None if settings is None else (settings[number],), is_balanced=is_balanced, seed=seed,
@@ -202,6 +199,26 @@ def standardise(vectors: np.ndarray, train: np.ndarray, parts: Sequence[np.ndarr
         part -= mean.astype(np.float32)
         part *= scale
         made.append(part)
+    return made
+
+
+def shuffle_parts(codes: np.ndarray, patients: np.ndarray, folds: Sequence[Fold], rng: np.random.Generator) -> np.ndarray:
+    """Shuffles groups among the patients of each part: train, validation and test of one split; each judged fold of several.
+
+    Groups are shuffled once for all folds. Were every fold shuffled for itself, a patient would be learned from with one
+    group and judged with another, and the folds' AUROCs would lose what they have in common: too narrow a null.
+
+    Args:
+        codes: `[n] int64`; -1 where not known, which stays.
+        patients: `[n]`.
+        folds: the divisions.
+        rng: draws the shuffle.
+    """
+    parts = (folds[0].train, folds[0].validation, folds[0].test) if len(folds) == 1 else [fold.test for fold in folds]
+    made = codes.copy()
+    for part in parts:
+        known = part[codes[part] >= 0]
+        made[known] = shuffle_patients(codes[known], patients[known], rng)
     return made
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from biascxr.errors import InputError
 from biascxr.leakage import find_probe
+from biascxr.leakage.logistic import Logistic
 from biascxr.leakage.readout import group_codes, make_folds, read_out, shuffle_patients, standardise
 
 
@@ -83,6 +84,27 @@ def test_a_shuffled_readout_holds_the_shuffled_groups(made_up):
     found, shuffled = readout(cohort, embeddings), readout(cohort, embeddings, shuffled=np.random.default_rng(0))
     np.testing.assert_array_equal(np.bincount(found.codes), np.bincount(shuffled.codes))
     assert (found.codes != shuffled.codes).any()
+
+
+def test_over_folds_a_patient_is_learned_from_and_judged_with_one_shuffled_group(made_up, monkeypatch):
+    """Shuffled anew in each fold, the folds' AUROCs would lose what they have in common, and p-values be too small."""
+    seen: dict[str, set[int]] = {}
+    read = Logistic.read
+
+    def spy(self, train, parts, **options):
+        for patient, code in zip(train.patient_id, train.codes, strict=True):
+            seen.setdefault(patient, set()).add(int(code))
+        return read(self, train, parts, **options)
+
+    monkeypatch.setattr(Logistic, "read", spy)
+    found = readout(*made_up(), folds=4, shuffled=np.random.default_rng(0))
+    for patient, code in zip(found.patient_id, found.codes, strict=True):
+        seen[patient].add(int(code))
+    assert len(seen) > 200 and all(len(codes) == 1 for codes in seen.values())
+    true = readout(*made_up(), folds=4)
+    assert (true.codes != found.codes).any()
+    for fold in range(4):
+        np.testing.assert_array_equal(np.bincount(true.codes[true.fold == fold]), np.bincount(found.codes[found.fold == fold]))
 
 
 def test_kept_vectors_give_the_same_scores(made_up):
