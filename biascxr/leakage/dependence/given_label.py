@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
-from scipy import sparse, special
+from scipy import special
 
 from biascxr.errors import unknown_name
+from biascxr.leakage.dependence.rank_permutations import FindingRanks, largest_of_permutations, rank_statistics
 from biascxr.leakage.dependence.rows import ScoredRows, dependence_table
-from biascxr.leakage.stratified import StratifiedAuroc, centred_ranks, stratified_auroc
+from biascxr.leakage.stratified import StratifiedAuroc, stratified_auroc
 
 MACRO = "macro"
 ALL, POSITIVES = "auroc", "auroc_positives"
-IMAGE_COUNT_CLASSES = np.array([2, 4, 8, 16])  # 1, 2 to 3, 4 to 7, 8 to 15, 16 and more images a patient
 
 
 def given_label(
@@ -79,17 +78,14 @@ def given_label(
     _, first, patient = np.unique(rows.patient_id.astype(str), return_index=True, return_inverse=True)
     codes = rows.codes[first]
     cell = _cells([rows.covariates[name] for name in given], len(rows))
-    findings = [_Finding.of(rows.scores[:, j], rows.labels[:, j], patient, cell, len(codes)) for j in range(n_labels)]
+    findings = [FindingRanks.of(rows.scores[:, j], rows.labels[:, j], patient, cell, len(codes)) for j in range(n_labels)]
 
-    made = [_measured(rows, j, measure, cell) for j in range(n_labels) for measure in (ALL, POSITIVES)]
+    made = [_measured(rows, j, measure, cell, patient) for j in range(n_labels) for measure in (ALL, POSITIVES)]
     made += _macro(made[::2], patient, n_groups, min_patients)
     counted = np.array([[min(a.n_group_patients, a.n_other_patients) >= min_patients for a in cells] for cells in made])
     counted = counted.reshape(len(made), n_groups)
-    observed = _statistics(findings, [codes] * n_labels, counted)
-    rng = np.random.default_rng(seed)
-    largest = np.array(
-        [_largest(_statistics(findings, permuted, counted)) for permuted in _permutations(findings, codes, n_permutations, rng)]
-    )
+    observed = rank_statistics(findings, [codes[None]] * n_labels, counted)[0]
+    largest = largest_of_permutations(findings, codes, counted, n_permutations=n_permutations, seed=seed)
     quantile = float(np.quantile(largest, confidence, method="higher")) if counted.any() and n_permutations else float("nan")
 
     evidence = "given_label_and_covariates" if given else "given_label"
@@ -109,140 +105,13 @@ def given_label(
     return dependence_table(table)
 
 
-@dataclass(frozen=True)
-class _Part:
-    """A finding's rows summed within patient and stratum; `entry` arrays have one value per pair of them that occurs.
-
-    Attributes:
-        patient: `[e]`, rising.
-        stratum: `[e]`.
-        count: `[e]`, rows.
-        rank: `[e]`, sum of their centred ranks c.
-        by_patient: the ranks as a sparse matrix `[P, S]`.
-        own_share: `[P]`, `sum_s N_s c`, N_s the rows of stratum s.
-    """
-
-    patient: np.ndarray
-    stratum: np.ndarray
-    count: np.ndarray
-    rank: np.ndarray
-    by_patient: sparse.csr_array
-    own_share: np.ndarray
-
-    @classmethod
-    def of(cls, score: np.ndarray, stratum: np.ndarray, patient: np.ndarray, n_patients: int) -> _Part:
-        _, stratum = np.unique(stratum, return_inverse=True)
-        n_strata = int(stratum.max(initial=0)) + 1
-        pair, entry = np.unique(patient * n_strata + stratum, return_inverse=True)
-        count = np.bincount(entry, minlength=len(pair)).astype(float)
-        rank = np.bincount(entry, centred_ranks(score, stratum), len(pair)) if len(score) else np.zeros(0)
-        own_patient, own_stratum = np.divmod(pair, n_strata)
-        by_patient = sparse.csr_array((rank, (own_patient, own_stratum)), shape=(n_patients, n_strata))
-        total = np.bincount(own_stratum, count, n_strata)
-        return cls(own_patient, own_stratum, count, rank, by_patient, by_patient @ total)
-
-    def scores(self, codes: np.ndarray, n_groups: int) -> tuple[np.ndarray, np.ndarray]:
-        """Returns AUROC - .5 of each group `[k]` and what each patient adds under the null, `[P, k]`.
-
-        With c a row's centred rank and m_s, n_s the rows of stratum s of the group and of the others (N_s together):
-        `AUROC - .5 = sum_s N_s sum_(i in group) c_i / sum_s m_s n_s`. Were groups drawn anew, a patient of the group would
-        add `sum_s n_s c`, another `- sum_s m_s c`, each over the same pairs: `- sum_s m_s c`, and a patient of the group
-        `sum_s N_s c` beside it.
-        """
-        n_strata = self.by_patient.shape[1]
-        at = codes[self.patient] * n_strata + self.stratum
-        own = np.bincount(at, self.count, n_groups * n_strata).reshape(n_groups, n_strata)
-        added = -(self.by_patient @ own.T)  # [P, k]
-        added[np.arange(len(codes)), codes] += self.own_share
-        value, total = np.bincount(codes, self.own_share, n_groups), own.sum(0)
-        pairs = (own * (total - own)).sum(1)
-        with np.errstate(divide="ignore", invalid="ignore"):
-            return value / pairs, added / pairs
-
-
-@dataclass(frozen=True)
-class _Finding:
-    """A finding's rows of known label; `pattern[p]` numbers the sets of patients that are exchanged, -1 for no such row."""
-
-    parts: tuple[_Part, _Part]  # all rows; positives
-    pattern: np.ndarray
-
-    @classmethod
-    def of(cls, score: np.ndarray, label: np.ndarray, patient: np.ndarray, cell: np.ndarray, n_patients: int) -> _Finding:
-        known = ~np.isnan(label)
-        stratum = 2 * cell[known] + label[known].astype(np.int64)
-        whole = _Part.of(score[known], stratum, patient[known], n_patients)
-        is_positive = label == 1
-        return cls(
-            (whole, _Part.of(score[is_positive], cell[is_positive], patient[is_positive], n_patients)),
-            _patterns(whole, n_patients),
-        )
-
-
-def _patterns(part: _Part, n_patients: int) -> np.ndarray:
-    """Numbers patients by the set of strata that their rows are of and the class of their number of rows."""
-    images = np.bincount(part.patient, part.count, n_patients)
-    keys = np.digitize(images, IMAGE_COUNT_CLASSES).astype(np.int64)
-    # Entries are sorted by patient, then stratum: a running number of "what was there so far, and now this stratum".
-    position = np.arange(len(part.patient)) - np.searchsorted(part.patient, part.patient)
-    for i in range(int(position.max(initial=-1)) + 1):
-        at = position == i
-        joined = np.full(n_patients, -1)
-        joined[part.patient[at]] = part.stratum[at]
-        _, keys = np.unique(np.stack([keys, joined]), axis=1, return_inverse=True)
-        keys = keys.ravel()
-    return np.where(images > 0, keys, -1)
-
-
-def _permutations(
-    findings: list[_Finding], codes: np.ndarray, n_permutations: int, rng: np.random.Generator
-) -> Iterator[list[np.ndarray]]:
-    """Yields one vector of permuted groups `[P]` per finding, coupled through the order of the patients."""
-    ordered = [codes[np.lexsort((codes, finding.pattern))] for finding in findings]
-    patterns = [finding.pattern.astype(np.int32) for finding in findings]
-    for _ in range(n_permutations):
-        keyed = rng.permutation(len(codes))
-        made = []
-        for pattern, own in zip(patterns, ordered, strict=True):
-            permuted = np.empty_like(codes)
-            permuted[keyed[np.argsort(pattern[keyed], kind="stable")]] = own
-            made.append(permuted)
-        yield made
-
-
-def _statistics(findings: list[_Finding], codes: list[np.ndarray], counted: np.ndarray) -> np.ndarray:
-    """Returns the studentised values `[2 L + 1, k]`, the macro last; NaN where they are not counted."""
-    n_groups, n_patients = counted.shape[1], len(codes[0]) if codes else 0
-    out = np.full(counted.shape, np.nan)
-    value, added = np.zeros(n_groups), np.zeros((n_patients, n_groups))
-    for j, (finding, own) in enumerate(zip(findings, codes, strict=True)):
-        for p, part in enumerate(finding.parts):
-            used = counted[2 * j + p]
-            if not used.any():
-                continue
-            found, terms = part.scores(own, n_groups)
-            with np.errstate(divide="ignore", invalid="ignore"):
-                out[2 * j + p, used] = (found / np.sqrt(np.einsum("pk,pk->k", terms, terms)))[used]
-            if p == 0:
-                value[used] += found[used]
-                added[:, used] += terms[:, used]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        out[-1] = np.where(counted[-1], value / np.sqrt(np.einsum("pk,pk->k", added, added)), np.nan)
-    return out
-
-
-def _largest(statistics: np.ndarray) -> float:
-    finite = np.abs(statistics[np.isfinite(statistics)])
-    return float(finite.max(initial=0.0))
-
-
-def _measured(rows: ScoredRows, finding: int, measure: str, cell: np.ndarray) -> list[StratifiedAuroc]:
+def _measured(rows: ScoredRows, finding: int, measure: str, cell: np.ndarray, patient: np.ndarray) -> list[StratifiedAuroc]:
     """Returns each group's stratified AUROC; the influence values are those of all rows, 0 where the label is not known."""
     label = rows.labels[:, finding]
     used = label == 1 if measure == POSITIVES else ~np.isnan(label)
     return [
         stratified_auroc(
-            rows.codes == g, rows.scores[:, finding], patient_id=rows.patient_id, weight=used.astype(float),
+            rows.codes == g, rows.scores[:, finding], patient_id=patient, weight=used.astype(float),
             strata=2 * cell + np.nan_to_num(label).astype(np.int64),
         )
         for g in range(len(rows.attribute.groups))
