@@ -16,8 +16,8 @@ STAGES = ("cohort", "records", "embeddings", "mitigation", "leakage", "audit", "
 GROUND = {"errors", "config", "verb_config", "containers", "run_folder", "age_groups", "work"}
 # These see them all.
 TOP = {
-    "pipeline", "sweep", "cli", "check", "label_checks", "view_stages", "embedding_stage", "embedding_store", "run_checks",
-    "apply", "doctor", "standalone_leakage", "standalone_table",
+    "pipeline", "sweep", "cli", "check", "label_checks", "view_stages", "embedding_stage", "mitigation_stage",
+    "embedding_store", "run_checks", "apply", "doctor", "standalone_leakage", "standalone_table",
 }  # fmt: skip
 # What each part may import from biascxr, beside itself.
 ALLOWED = {
