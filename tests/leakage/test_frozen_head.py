@@ -8,15 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import special
+from sklearn.metrics import log_loss, roc_auc_score
 
 from biascxr.containers import Attribute
 from biascxr.errors import InputError
 from biascxr.leakage.dependence import HiddenRows, ScoredRows, frozen_head, hidden_of
 from biascxr.leakage.dependence.effects import (
     auroc_of,
+    aurocs_of,
     equality_contrast,
     group_differences,
     log_loss_of,
+    log_losses_of,
     rms_change,
     towards_equality,
 )
@@ -160,6 +163,22 @@ def test_influence_values_are_those_of_leaving_a_row_out():
             assert full.influence[i] == pytest.approx(full.value - without, abs=2e-2 / n + 0.05 * abs(full.influence[i])), name
     contrast = equality_contrast(group_differences(old, label, codes, n_groups=2), label, codes)
     assert contrast @ (new - old) == pytest.approx(shrinking(old, new, label, codes).value, abs=1e-12)
+
+
+def test_columns_at_once_are_the_columns_one_by_one_with_ties_and_unknown_labels():
+    rng = np.random.default_rng(0)
+    labels = (rng.random((90, 4)) < 0.3).astype(np.float32)
+    labels[rng.random(labels.shape) < 0.2] = np.nan
+    labels[:, 3] = np.where(labels[:, 3] == 1, 0, labels[:, 3])  # no positive: no AUROC
+    logits = rng.normal(size=(90, 4)).round(1)
+    aurocs, losses = aurocs_of(labels, logits), log_losses_of(labels, logits)
+    for j in range(4):
+        known = ~np.isnan(labels[:, j])
+        probability = special.expit(logits[known, j])
+        assert losses[j] == pytest.approx(log_loss(labels[known, j], probability, labels=[0, 1]), abs=1e-12)
+        if j < 3:
+            assert aurocs[j] == pytest.approx(roc_auc_score(labels[known, j], logits[known, j]), abs=1e-12)
+    assert np.isnan(aurocs[3])
 
 
 def test_the_interval_keeps_patients_together():

@@ -79,6 +79,23 @@ def log_loss_of(label: np.ndarray, logit: np.ndarray) -> Effect:
     return Effect(float(value), np.where(known, losses - value, 0.0) / max(n, 1))
 
 
+def aurocs_of(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Returns the values of `auroc_of` for `[n, L]` columns at once, `[L]`; NaN without positives or without negatives."""
+    known, positive = ~np.isnan(labels), labels == 1
+    ranks = stats.rankdata(np.where(known, scores, np.inf), axis=0)  # rows of unknown label come last, above all that count
+    n_positive, n_known = positive.sum(0), known.sum(0)
+    wins = np.where(positive, ranks, 0).sum(0) - n_positive * (n_positive + 1) / 2
+    pairs = n_positive * (n_known - n_positive)
+    return np.divide(wins, pairs, out=np.full(labels.shape[1], np.nan), where=pairs > 0)
+
+
+def log_losses_of(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
+    """Returns the values of `log_loss_of` for `[n, L]` columns at once, `[L]`."""
+    known = ~np.isnan(labels)
+    losses = np.where(known, np.logaddexp(0, logits) - np.where(labels == 1, logits, 0), 0.0).sum(0)
+    return np.divide(losses, known.sum(0), out=np.full(labels.shape[1], np.nan), where=known.any(0))
+
+
 def group_differences(logit: np.ndarray, label: np.ndarray, codes: np.ndarray, *, n_groups: int) -> list[Effect]:
     """How far each group's mean logit lies from the others' within a label value, signed, in the logit's unit.
 

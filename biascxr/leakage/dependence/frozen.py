@@ -12,14 +12,15 @@ from biascxr.errors import InputError
 from biascxr.leakage.dependence.effects import (
     Effect,
     auroc_of,
+    aurocs_of,
     equality_contrast,
     group_differences,
     log_loss_of,
+    log_losses_of,
     rms_change,
     towards_equality,
 )
 from biascxr.leakage.dependence.rows import ScoredRows, dependence_table
-from biascxr.metrics import auroc
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.representation.leace import Leace, LeaceSettings
 from biascxr.mitigation.training.base import Head
@@ -218,9 +219,9 @@ class _Judged:
         self.deviations = np.where(deviation > NEGLIGIBLE * np.abs(before).max(0), deviation, np.nan)
         columns = range(before.shape[1])
         self.differences = [self._differences(before[:, j], j) for j in columns]
-        self.contrasts = [equality_contrast(self.differences[j], rows.labels[:, j], rows.codes) for j in columns]
-        self.aurocs = [auroc(rows.labels[:, j], before[:, j]) for j in columns]
-        self.losses = [log_loss_of(rows.labels[:, j], before[:, j]).value for j in columns]
+        self.contrasts = np.stack([equality_contrast(self.differences[j], rows.labels[:, j], rows.codes) for j in columns])
+        self.aurocs = aurocs_of(rows.labels, before)
+        self.losses = log_losses_of(rows.labels, before)
 
     def _differences(self, logit: np.ndarray, finding: int) -> list[Effect]:
         k = len(self.rows.attribute.groups)
@@ -228,14 +229,13 @@ class _Judged:
 
     def values(self, change: np.ndarray) -> dict[str, np.ndarray]:
         """Returns per measure `[L]` what a change of the logits `[n, L]` comes to."""
-        made = {measure: np.full(change.shape[1], np.nan) for measure in MEASURES}
-        for j, deviation in enumerate(self.deviations):
-            after, label = self.before[:, j] + change[:, j], self.rows.labels[:, j]
-            made[RMS][j] = np.sqrt(np.mean(change[:, j] ** 2)) / deviation
-            made[AUROC][j] = auroc(label, after) - self.aurocs[j]
-            made[LOSS][j] = log_loss_of(label, after).value - self.losses[j]
-            made[DIFFERENCE][j] = self.contrasts[j] @ change[:, j] / deviation
-        return made
+        after = self.before + change
+        return {
+            RMS: np.sqrt(np.mean(change**2, axis=0)) / self.deviations,
+            AUROC: aurocs_of(self.rows.labels, after) - self.aurocs,
+            LOSS: log_losses_of(self.rows.labels, after) - self.losses,
+            DIFFERENCE: np.einsum("ln,nl->l", self.contrasts, change) / self.deviations,
+        }
 
     def effects(self, change: np.ndarray) -> dict[str, list[Effect]]:
         """Returns per measure and finding the value of `values`, with its influence values."""
