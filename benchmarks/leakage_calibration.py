@@ -2,10 +2,11 @@
 
     python benchmarks/leakage_calibration.py                  # 1,000 worlds of each setting, minutes on one core
     python benchmarks/leakage_calibration.py --quick          # 200 worlds
-    python benchmarks/leakage_calibration.py --part size      # some parts: size, coverage, power
+    python benchmarks/leakage_calibration.py --part size      # some parts: size, coverage, folds, power
 
 size      nothing can be read: how often does the shuffle test reject at 5%? Probes are fitted, as in a run.
 coverage  two normal groups d apart with a known linear score have AUROC = Phi(d / sqrt 2): how often is it in the interval?
+folds     probes fitted over folds: how often is the mean of their own true AUROCs in the interval?
 power     how often is a planted d found, against the closed form: AUROC normal with the variance of its pairs?
 
 A patient has 1 to 6 images, whose vectors share an effect of the patient. Each line gives a figure in percent of worlds, its
@@ -14,28 +15,21 @@ Monte Carlo error (one standard error), the target beside it, and whether it is 
 
 from __future__ import annotations
 
-import argparse
-import platform
 import sys
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from functools import partial
 
 import numpy as np
-import scipy
-import sklearn
-from scipy import stats
-from threadpoolctl import threadpool_limits
+from calibration_figures import LEVEL, Figure, print_figures
+from scipy import special, stats
 
-import biascxr
 from biascxr.containers import Attribute
 from biascxr.leakage.logistic import Logistic
 from biascxr.leakage.readout import Fold, Readout, read_out
 from biascxr.leakage.scores import one_vs_rest
 from biascxr.leakage.shuffles import refitted, shuffle_test
 
-LEVEL, N_PERMUTATIONS = 0.05, 99
+N_PERMUTATIONS = 99
 ICC = 0.5  # share of a score's variance that is the patient's
 # Shares of patients with 1, 2, ... 6 images.
 FEW, SOME, MANY = (0.70, 0.15, 0.10, 0.05, 0.0, 0.0), (0.45, 0.20, 0.15, 0.10, 0.05, 0.05), (0.0, 0.0, 0.1, 0.2, 0.3, 0.4)
@@ -49,40 +43,6 @@ class _OneSetting(Logistic):
     """The logistic probe without a choice of its penalty, five times as fast: the choice sees no group that is judged."""
 
     grid = (0.1,)
-
-
-@dataclass(frozen=True)
-class Figure:
-    """A share of worlds beside its target; `target` is None where a known failure is shown."""
-
-    part: str
-    setting: str
-    what: str
-    hits: np.ndarray
-    target: tuple[float, float] | None
-
-    @property
-    def error(self) -> float:
-        share = (np.sum(self.hits) + 2) / (len(self.hits) + 4)  # Agresti and Coull: 0 of 10 worlds is not without error
-        return float(np.sqrt(share * (1 - share) / len(self.hits)))
-
-    @property
-    def falls_short(self) -> bool:
-        """Outside the target by more than two Monte Carlo errors."""
-        if self.target is None:
-            return False
-        low, high = self.target
-        return not low - 2 * self.error <= np.mean(self.hits) <= high + 2 * self.error
-
-    def line(self) -> str:
-        beside = "shown, no target"
-        if self.target is not None:
-            beside = " to ".join(f"{100 * end:.1f}" for end in self.target)
-        verdict = "FALLS SHORT" if self.falls_short else "" if self.target is None else "met"
-        return (
-            f"{self.part:9s} {self.setting:52s} {self.what:14s} {100 * np.mean(self.hits):5.1f} ± {100 * self.error:3.1f}"
-            f"  {beside:16s}  {verdict}"
-        )
 
 
 def patients_of(sizes: tuple[int, ...], images: tuple[tuple[float, ...], ...], rng: np.random.Generator) -> tuple:
@@ -197,6 +157,40 @@ def coverage_figures(n_worlds: int, seed: int) -> Iterator[Figure]:
                     yield Figure("coverage", label, what, np.array(hits), COVERAGE)
 
 
+def true_auroc(readout: Readout, vectors: np.ndarray, d: float) -> float:
+    """Returns the AUROC of the folds' probes on new patients, counted as the readout counts its folds: by their pairs.
+
+    A linear probe w of columns with unit variance whose first is d higher in group B: `Phi(d w_1 / (sqrt 2 |w|))`. w is
+    had back from the logits of the scores, which are linear in the vectors.
+    """
+    values, pairs = [], []
+    for fold in np.unique(readout.fold):
+        own = readout.fold == fold
+        x = vectors[readout.rows[own]].astype(np.float64)
+        logit = special.logit(np.clip(readout.scores[own, 1].astype(np.float64), 1e-12, 1 - 1e-12))
+        w = np.linalg.lstsq(np.c_[x, np.ones(len(x))], logit, rcond=None)[0][:-1]
+        values.append(stats.norm.cdf(d * w[0] / (np.sqrt(2) * np.linalg.norm(w))))
+        pairs.append(readout.codes[own].sum() * (readout.codes[own] == 0).sum())
+    return float(np.average(values, weights=pairs))
+
+
+def fold_figures(n_worlds: int, seed: int) -> Iterator[Figure]:
+    """Intervals over folds. The truth is that of the probes that were fitted, which is below the best probe's."""
+    for at, n_patients in enumerate((150, 600)):
+        for auroc in (0.5, 0.7, 0.9):
+            covered, d = [], distance(auroc)
+            for world in range(n_worlds):
+                to_read = _to_read((n_patients // 2,) * 2, (SOME,) * 2, 5, False, seed + 10_000_000 * (at + 1) + world)
+                probe, vectors, attribute, codes, patient, folds = to_read
+                vectors[:, 0] += d * codes
+                readout = read_out(probe, vectors, attribute, codes, patient, folds, seed=world)
+                row = one_vs_rest(readout, confidence=0.95)[-1]
+                covered.append(row["low"] <= true_auroc(readout, vectors, d) <= row["high"])
+            yield Figure(
+                "folds", f"AUROC {auroc:.1f}, 2 groups, {n_patients} patients, 5 folds", "macro", np.array(covered), COVERAGE
+            )
+
+
 # ----------------------------------------------------------------------------------------------------------------- power
 
 
@@ -265,40 +259,13 @@ def power_figures(n_worlds: int, seed: int) -> Iterator[Figure]:
 
 
 PARTS: dict[str, Callable[[int, int], Iterator[Figure]]] = {
-    "size": size_figures, "coverage": coverage_figures, "power": power_figures,
+    "size": size_figures, "coverage": coverage_figures, "folds": fold_figures, "power": power_figures,
 }  # fmt: skip
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Runs the parts and prints the table. Returns 1 if a figure falls short."""
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--worlds", type=int, default=1000, help="worlds of each setting")
-    parser.add_argument("--quick", action="store_true", help="200 worlds")
-    parser.add_argument("--part", default=",".join(PARTS), help=f"some of {', '.join(PARTS)}, joined by commas")
-    parser.add_argument("--seed", type=int, default=0)
-    flags = parser.parse_args(arguments)
-    parts = flags.part.split(",")
-    if flags.worlds < 1 or not set(parts) <= set(PARTS):
-        parser.error(f"--worlds must be at least 1 and --part some of {', '.join(PARTS)}.")
-    n_worlds = 200 if flags.quick else flags.worlds
-    threadpool_limits(1)
-    print(
-        f"leakage calibration: {n_worlds} worlds a setting, {N_PERMUTATIONS} permutations, seed {flags.seed}, one thread\n"
-        f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, scikit-learn "
-        f"{sklearn.__version__}, biascxr {biascxr.__version__}\n"
-        "percent of worlds ± Monte Carlo error; met: inside the target or within two errors of it",
-        flush=True,
-    )
-    done, start = [], time.perf_counter()
-    for part in parts:
-        for figure in PARTS[part](n_worlds, flags.seed):
-            done.append(figure)
-            print(figure.line(), flush=True)
-        print(f"{time.perf_counter() - start:5.0f} s", flush=True)
-    judged = [figure for figure in done if figure.target is not None]
-    n_short = sum(figure.falls_short for figure in judged)
-    print(f"{len(judged) - n_short} of {len(judged)} figures with a target are met")
-    return int(n_short > 0)
+    return print_figures("leakage calibration", __doc__, PARTS, arguments, note=f"{N_PERMUTATIONS} permutations")
 
 
 if __name__ == "__main__":

@@ -41,6 +41,27 @@ def test_the_calibration_benchmark_prints_figures_beside_their_targets():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "part", "figures"),
+    [("leakage_calibration.py", "folds,power", 16), ("dependence_calibration.py", "size,frozen", 12)],
+)
+def test_the_calibration_benchmarks_of_leakage_print_figures_beside_their_targets(script, part, figures):
+    made = run(script, "--worlds", "5", "--part", part)
+    assert made.returncode == 0, made.stdout + made.stderr
+    assert f"{figures} of {figures} figures with a target are met" in made.stdout
+    assert run(script, "--part", "sizes").returncode == 2
+
+
+def test_a_calibration_figure_outside_its_target_is_said_to_fall_short():
+    from calibration_figures import Figure
+
+    hits = np.arange(1000) < 90
+    assert "FALLS SHORT" in Figure("size", "", "", hits, (0.04, 0.065)).line()
+    assert "met" in Figure("size", "", "", hits[20:], (0.04, 0.065)).line()
+    assert "FALLS SHORT" not in Figure("size", "", "", hits, None).line()
+
+
+@pytest.mark.slow
 def test_the_phantom_benchmark_finds_the_planted_bias_and_where_labels_mislead():
     made = run("phantom.py", "--audits", "2", "--mechanisms", "annotation")
     assert "NOT MET" not in made.stdout and made.returncode == 0, made.stdout + made.stderr
