@@ -22,10 +22,16 @@ class Covariates:
     Attributes:
         vectors: `[n, c] float32`; every column varies. `c` is 0 where nothing is known or nothing varies.
         names: `[c]`, for people.
+        facts: `[c]`, the recorded fact that a column is of: `"age"`, `"sex"`, `"view"`, `"portable"` or a finding.
     """
 
     vectors: np.ndarray
     names: tuple[str, ...]
+    facts: tuple[str, ...]
+
+    def of_fact(self, fact: str) -> np.ndarray:
+        """Returns the columns of one recorded fact, `[n, 1 or more]`."""
+        return self.vectors[:, [own == fact for own in self.facts]]
 
 
 def covariate_vectors(cohort: Cohort, attribute: Attribute) -> Covariates:
@@ -43,21 +49,24 @@ def covariate_vectors(cohort: Cohort, attribute: Attribute) -> Covariates:
     Returns:
         Columns that hold no group of the attribute.
     """
-    columns: dict[str, np.ndarray] = {}
+    made: dict[str, dict[str, np.ndarray]] = {}  # fact -> name -> column
     if attribute.name not in MADE_OF_AGE:
         years = cohort.table[AGE].to_numpy(np.float64, na_value=np.nan)
         if not np.isnan(years).all():
             age = (years - np.nanmean(years)) / (np.nanstd(years) or 1.0)
-            columns |= _flagged("age", age) | {"age squared": np.where(np.isnan(age), np.nanmean(age**2), age**2)}
+            made[AGE] = _flagged("age", age) | {"age squared": np.where(np.isnan(age), np.nanmean(age**2), age**2)}
     for name in NAMED:
         if name != attribute.name and name in cohort.table:
-            columns |= _one_hot(name, cohort.table[name])
+            made[name] = _one_hot(name, cohort.table[name])
     for finding, values in zip(cohort.label_names, cohort.labels.T.astype(np.float64), strict=True):
         if not np.isnan(values).all():
-            columns |= _flagged(finding, values)
-    columns = {name: values for name, values in columns.items() if np.ptp(values) > 0}
-    vectors = np.stack([*columns.values()], axis=1) if columns else np.zeros((len(cohort), 0))
-    return Covariates(vectors.astype(np.float32), tuple(columns))
+            made[finding] = _flagged(finding, values)
+    columns = [
+        (name, fact, values) for fact, own in made.items() for name, values in own.items() if np.ptp(values) > 0
+    ]  # fmt: skip
+    names, facts, values = zip(*columns, strict=True) if columns else ((), (), ())
+    vectors = np.stack(values, axis=1) if columns else np.zeros((len(cohort), 0))
+    return Covariates(vectors.astype(np.float32), names, facts)
 
 
 def _flagged(name: str, values: np.ndarray) -> dict[str, np.ndarray]:

@@ -9,9 +9,11 @@ import numpy as np
 
 from biascxr.config import LeakageConfig
 from biascxr.containers import Attribute, Cohort
+from biascxr.leakage import MACRO, find_probe
 from biascxr.leakage.base import Probe
 from biascxr.leakage.covariates import covariate_vectors
 from biascxr.leakage.readout import Readout, group_codes, make_folds, read_out
+from biascxr.leakage.result import FACT
 from biascxr.leakage.reweight import balancing_weights
 from biascxr.leakage.scores import confusion_rows, one_vs_rest, roc_rows
 from biascxr.leakage.shuffles import refitted, shuffle_test
@@ -124,7 +126,21 @@ class AttributeReader:
             if has_controls:
                 rows.add("roc", roc_rows(readout), **facts)
                 rows.add("confusion", confusion_rows(readout), **facts)
+        if found and has_controls:
+            rows.add("readings", self._facts(), representation=representation, attribute=self.attribute.name)
         return found
+
+    def _facts(self) -> list[dict]:
+        """Returns how well each recorded fact tells the groups apart by itself, macro: which of them is it that goes with them?
+
+        By logistic regression, whatever the probes: a search for neighbours has nothing but ties in a column of zeros and ones.
+        """
+        covariates, probe, rows = covariate_vectors(self.cohort, self.attribute), find_probe("logistic"), []
+        for fact in dict.fromkeys(covariates.facts):
+            readout = self.read(probe, covariates.of_fact(fact))
+            own = [] if readout is None else self.score(readout, control=f"{FACT}{fact}")
+            rows += [row | {"probe": probe.name} for row in own if row["group"] == MACRO]
+        return rows
 
     def _controls(
         self, probe: Probe, readout: Readout, vectors: np.ndarray, kept: dict[int, list[np.ndarray]] | None

@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 CONTROLS = ("none", "shuffled", "covariates", "reweighted")  # and within_<what>, for every stratum there is
+FACT = "fact:"  # then a recorded fact: a control that reads it alone
 VERDICTS = ("not detected", "encoded, no dependence found", "encoded, predictions depend on it", "inconclusive")
 COLUMNS = {
     "readings": (

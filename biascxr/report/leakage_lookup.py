@@ -5,7 +5,7 @@ from __future__ import annotations
 import pandas as pd
 
 from biascxr.leakage import MACRO, VECTORS, find_probe
-from biascxr.leakage.result import LeakageResult
+from biascxr.leakage.result import FACT, LeakageResult
 
 EVIDENCE = {
     "given_label": "score, given the label",
@@ -91,7 +91,15 @@ def reading(
 def controls_of(result: LeakageResult, best: pd.Series) -> pd.DataFrame:
     """Returns a reading with its controls, macro."""
     rows = reading_rows(result, best["representation"], best["attribute"])
-    return rows[(rows["probe"] == best["probe"]) & (rows["group"] == MACRO)]
+    is_fact = rows["control"].str.startswith(FACT)
+    return rows[(rows["probe"] == best["probe"]) & (rows["group"] == MACRO) & ~is_fact]
+
+
+def telling_facts(result: LeakageResult, best: pd.Series) -> pd.DataFrame:
+    """Returns the recorded facts that alone tell an attribute's groups apart, the best first: `fact, auroc, low, high`."""
+    rows = reading_rows(result, best["representation"], best["attribute"])
+    rows = rows[rows["control"].str.startswith(FACT) & (rows["low"] > 0.5)].sort_values("auroc", ascending=False)
+    return rows.assign(fact=rows["control"].str.removeprefix(FACT))[["fact", "auroc", "low", "high"]]
 
 
 def probe_title(probe: str) -> str:

@@ -40,7 +40,8 @@ CONTROL_NAMES = {
 def plot_leakage(result: LeakageResult, folder: Path) -> Path | None:
     """Draws `leakage.png`: one-vs-rest AUROC per group and macro, with interval; grey is the range of the control."""
     result = shareable(result)
-    table = result.readings[(result.readings["representation"] == VECTORS)].dropna(subset=["auroc"])
+    table = result.readings[result.readings["representation"] == VECTORS].dropna(subset=["auroc"])
+    table = table[table["control"].isin(("none", "shuffled"))]
     groups = {a: _groups(table, a) for a in attributes_of(result)}
     groups = {a: g for a, g in groups.items() if g}
     if not groups:

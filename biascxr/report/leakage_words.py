@@ -20,6 +20,7 @@ from biascxr.report.leakage_lookup import (
     reading,
     reading_rows,
     representation_of,
+    telling_facts,
     verdict_row,
 )
 from biascxr.report.leakage_shown import group_sizes, lost_attributes
@@ -38,6 +39,7 @@ STRATA = {
 }  # fmt: skip
 HALF = 0.5  # a stratum that leaves less than this share of what lies above .5 takes most of the reading with it
 MOST, LITTLE = 0.75, 0.25
+MOST_FACTS = 3
 
 
 @dataclass(frozen=True)
@@ -120,9 +122,8 @@ def reading_sentence(result: LeakageResult, best: pd.Series, verdict: pd.Series 
             f"upper limit is the highest, has {_article(value)}."
         )
     others = reading_rows(result, best["representation"], attribute)
-    is_chosen = (verdict is not None or pd.notna(best["validation_auroc"])) and others.loc[
-        others["probe"] != "encoder", "probe"
-    ].nunique() > 1
+    own = others.loc[(others["probe"] != "encoder") & (others["control"] == "none"), "probe"]
+    is_chosen = (verdict is not None or pd.notna(best["validation_auroc"])) and own.nunique() > 1
     chosen = ", the best probe on validation patients," if is_chosen else ""
     return f"{capital(probe)}{chosen} reads it from the vectors of {patients} with {_article(value)}."
 
@@ -152,7 +153,7 @@ def control_sentences(result: LeakageResult, best: pd.Series) -> list[str]:
     sentences = []
     alone = found.get("covariates")
     if alone is not None and pd.notna(alone["auroc"]):
-        sentences.append(_alone(best, alone))
+        sentences += [_alone(best, alone), _which_facts(telling_facts(result, best))]
     shown = {
         name: row for name, row in found.items()
         if (name.startswith("within_") or name == "reweighted") and pd.notna(row["auroc"])
@@ -171,7 +172,13 @@ def control_sentences(result: LeakageResult, best: pd.Series) -> list[str]:
     sentences += _confounding(best, shown)
     if "reweighted" in found and pd.isna(found["reweighted"]["auroc"]):
         sentences.append("Films could not be reweighted to make the groups alike: they overlap too little.")
-    return sentences
+    return list(filter(None, sentences))
+
+
+def _which_facts(facts: pd.DataFrame) -> str:
+    """Which recorded facts go with the groups? The three that tell most."""
+    said = [f"{row.fact} {interval(row.auroc, row.low, row.high)}" for row in facts.head(MOST_FACTS).itertuples()]
+    return f"Of these facts, those that tell most by themselves: {', '.join(said)}." if said else ""
 
 
 def _alone(best: pd.Series, alone: pd.Series) -> str:

@@ -18,6 +18,8 @@ from biascxr.leakage.build import attributes_to_read, measure_leakage, pooled
 from biascxr.leakage.dependence import LastLayer
 from biascxr.leakage.recipes import ScoredModel
 from biascxr.leakage.result import LeakageResult
+from biascxr.report.leakage_section import reading_table
+from biascxr.report.leakage_words import answer
 
 PROBED = ("knn", "logistic")
 SHORT = LeakageConfig(n_shuffles=3)
@@ -69,6 +71,24 @@ def test_what_is_known_without_the_film_reads_nothing_here_and_strata_change_not
     assert merely["low"] < 0.5 < merely["high"]
     for what in ("label", "view", "sex"):
         assert row(result, "race", "logistic", control=f"within_{what}")["auroc"] == pytest.approx(real["auroc"], abs=0.03)
+
+
+def test_the_recorded_fact_that_goes_with_an_attribute_is_found_by_name(made_up):
+    """The view follows the finding in four films of five, as where the ill are imaged lying down: that explains the reading."""
+    cohort, embeddings = made_up(3)
+    follows = np.random.default_rng(0).random(len(cohort)) < 0.8
+    view = np.where((cohort.labels[:, 0] == 1) == follows, "AP", "PA")
+    confounded = replace(cohort, table=cohort.table.assign(view=view))
+    found = measure_leakage(confounded, embeddings, LeakageConfig(probes=("knn",), leakage_attributes=("view",)), seed=0)
+    facts = found.readings[found.readings["control"].str.startswith("fact:")].set_index("control")
+    assert set(facts.index) == {"fact:age", "fact:sex", "fact:x"} and set(facts["probe"]) == {"logistic"}
+    test = cohort.split_rows("test")
+    direct = roc_auc_score(view[test] == "AP", cohort.labels[test, 0])
+    assert facts.loc["fact:x", "auroc"] == pytest.approx(direct, abs=1e-12) and facts.loc["fact:x", "low"] > 0.7
+    assert facts.loc["fact:age", "low"] < 0.5 and facts.loc["fact:sex", "low"] < 0.5
+    # Said in words, and neither a probe in the table nor a row among the controls.
+    assert "Of these facts, those that tell most by themselves: x 0.7" in answer(found, "view").merely
+    assert {row["probe"] for row in reading_table(found)} == {"KNN"}
 
 
 def test_one_vs_rest_aurocs_are_scikit_learns(made_up, result):
