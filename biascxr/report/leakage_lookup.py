@@ -96,9 +96,9 @@ def controls_of(result: LeakageResult, best: pd.Series) -> pd.DataFrame:
 
 
 def telling_facts(result: LeakageResult, best: pd.Series) -> pd.DataFrame:
-    """Returns the recorded facts that alone tell an attribute's groups apart, the best first: `fact, auroc, low, high`."""
+    """Returns how well each recorded fact alone tells an attribute's groups apart, the best first: `fact, auroc, low, high`."""
     rows = reading_rows(result, best["representation"], best["attribute"])
-    rows = rows[rows["control"].str.startswith(FACT) & (rows["low"] > 0.5)].sort_values("auroc", ascending=False)
+    rows = rows[rows["control"].str.startswith(FACT) & (rows["auroc"] > 0.5)].sort_values("auroc", ascending=False)
     return rows.assign(fact=rows["control"].str.removeprefix(FACT))[["fact", "auroc", "low", "high"]]
 
 

@@ -176,9 +176,16 @@ def control_sentences(result: LeakageResult, best: pd.Series) -> list[str]:
 
 
 def _which_facts(facts: pd.DataFrame) -> str:
-    """Which recorded facts go with the groups? The three that tell most."""
+    """Which recorded facts go with the groups? The three highest, with intervals: of many facts some are high by luck."""
     said = [f"{row.fact} {interval(row.auroc, row.low, row.high)}" for row in facts.head(MOST_FACTS).itertuples()]
-    return f"Of these facts, those that tell most by themselves: {', '.join(said)}." if said else ""
+    if not said:
+        return ""
+    lead = (
+        "Highest of these facts by themselves"
+        if (facts["low"] > 0.5).any()
+        else "None of these facts is shown to tell by itself; highest"
+    )
+    return f"{lead}: {', '.join(said)}."
 
 
 def _alone(best: pd.Series, alone: pd.Series) -> str:

@@ -87,7 +87,7 @@ def test_the_recorded_fact_that_goes_with_an_attribute_is_found_by_name(made_up)
     assert facts.loc["fact:x", "auroc"] == pytest.approx(direct, abs=1e-12) and facts.loc["fact:x", "low"] > 0.7
     assert facts.loc["fact:age", "low"] < 0.5 and facts.loc["fact:sex", "low"] < 0.5
     # Said in words, and neither a probe in the table nor a row among the controls.
-    assert "Of these facts, those that tell most by themselves: x 0.7" in answer(found, "view").merely
+    assert "Highest of these facts by themselves: x 0.7" in answer(found, "view").merely
     assert {row["probe"] for row in reading_table(found)} == {"KNN"}
 
 

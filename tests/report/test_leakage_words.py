@@ -10,6 +10,7 @@ import pytest
 from leakage_tables import RECIPE, made_up_tables
 
 from biascxr.leakage.result import LeakageResult
+from biascxr.report.leakage_lookup import chosen_probe, reading
 from biascxr.report.leakage_section import (
     NOT_MEASURED,
     group_table,
@@ -72,6 +73,23 @@ def test_what_can_be_had_without_a_film_is_said(result):
     assert "little of what lies above chance" in answer(result, "sex").merely
     equal = changed(result, "readings", "attribute == 'sex' and control == 'covariates'", auroc=0.95)
     assert "not shown to add" in answer(equal, "sex").merely
+
+
+def test_the_facts_that_go_with_it_are_named_the_highest_first_or_said_not_to_be_shown(result):
+    best = reading(result, "vectors", "race", chosen_probe(result, "vectors", "race"))
+
+    def said(**facts: tuple[float, float, float]) -> str:
+        rows = [
+            best.to_dict() | {"probe": "logistic", "control": f"fact:{name}", "auroc": auroc, "low": low, "high": high}
+            for name, (auroc, low, high) in facts.items()
+        ]
+        more = replace(result, readings=pd.concat([result.readings, pd.DataFrame(rows)], ignore_index=True))
+        return answer(more, "race").merely
+
+    weak, strong, opposite = (0.55, 0.45, 0.65), (0.7, 0.6, 0.8), (0.4, 0.3, 0.5)
+    assert "Highest of these facts by themselves: Edema 0.700 (0.600 to 0.800), age 0.550" in said(age=weak, Edema=strong)
+    assert "None of these facts is shown to tell by itself; highest: age 0.550" in said(age=weak, Mass=opposite)
+    assert "by itself" not in said(Mass=opposite) and "themselves" not in said(Mass=opposite)
 
 
 def test_the_attribute_itself_is_not_among_what_else_is_recorded(result):
