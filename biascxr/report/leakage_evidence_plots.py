@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,17 +11,16 @@ import pandas as pd
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from biascxr.leakage import MACRO
+from biascxr.leakage import MACRO, VECTORS
 from biascxr.leakage.result import LeakageResult
 from biascxr.report.leakage_lookup import EVIDENCE, READABLE, attributes_of, baseline, measure_words, probe_title
 from biascxr.report.leakage_shown import shareable
-from biascxr.report.style import ACCENT, INK, PALETTE, QUIET, figure, file_name
+from biascxr.report.style import ACCENT, INK, LONG_NAME, PALETTE, QUIET, figure, file_name
 from biascxr.report.summary import readable
 
 BAND = "#cbd2d9"
 SIZE = "rms_logit_change"
 REFITTED = "_refitted"
-LONG_NAME = 18  # letters; more do not fit over a panel at the usual size
 MAX_LINES = 8
 KINDS = {
     "training patients": "patients to learn from",
@@ -30,6 +30,7 @@ KINDS = {
     "noise": "films with noise",
     "crop": "films cropped",
 }
+STEM = "pool1"  # DenseNet's first map, before its dense blocks
 METHODS = {"pca": "principal components 1 and 2", "pca_3_4": "principal components 3 and 4", "tsne": "t-SNE"}
 SHOWN_MODES = {"pca": (1, 2), "pca_3_4": (3, 4)}
 DASHES = ("-", "--", ":", "-.", (0, (5, 1, 1, 1)))
@@ -49,11 +50,13 @@ class _Panel:
 def plot_dependence(result: LeakageResult, folder: Path, *, attribute: str) -> Path | None:
     """Draws `leakage/dependence_<attribute>.png`: each kind of evidence, with its control (grey) and its margin (dotted).
 
-    The first recipe's, means over findings. A panel per kind of evidence; what is measured in other units has one of its own.
+    The first recipe's, and of heads trained anew on the vectors; means over findings. A panel per kind of evidence; what is
+    measured in other units has one of its own.
     """
     result = shareable(result)
     table = result.dependence
-    table = table[(table["recipe"] == baseline(result)) & (table["attribute"] == attribute) & (table["label"] == MACRO)]
+    is_own = table["recipe"].isin((baseline(result), VECTORS))
+    table = table[is_own & (table["attribute"] == attribute) & (table["label"] == MACRO) & table["evidence"].isin(EVIDENCE)]
     panels = _evidence_panels(table.dropna(subset=["value"]))
     if not panels:
         return None
@@ -154,7 +157,7 @@ def _name_amounts(axis, kind: str, rows: pd.DataFrame) -> None:
     unit = next((u for u in rows["unit"] if isinstance(u, str) and u), "")
     if kind == "block":
         names = rows.drop_duplicates("amount").set_index("amount")["block"]
-        axis.set_xticks(amounts, [names[a].removesuffix("_concat").replace("_", "\n") for a in amounts], fontsize=6.5)
+        axis.set_xticks(amounts, [_block_name(names[a], i + 1) for i, a in enumerate(amounts)], fontsize=6.5)
         return
     if kind in ("training patients", "components"):
         axis.set_xscale("log")
@@ -162,6 +165,14 @@ def _name_amounts(axis, kind: str, rows: pd.DataFrame) -> None:
         axis.set_xticks(ticks, [f"{a:,.0f}" for a in ticks], fontsize=7.5)
         axis.minorticks_off()
     axis.set_xlabel(unit or kind.replace("_", " "), fontsize=8)
+
+
+def _block_name(layer: str, number: int) -> str:
+    """Returns what a block is called: DenseNet's by their number from the first dense one on, as papers do."""
+    dense = re.match(r"conv(\d+)_block", layer)
+    if dense:
+        return f"dense\nblock {int(dense[1]) - 1}"
+    return {"vector": "vector", STEM: "stem"}.get(layer, f"block {number}")
 
 
 def plot_panels(result: LeakageResult, folder: Path, *, kind: str, method: str) -> Path | None:
@@ -196,7 +207,7 @@ def plot_panels(result: LeakageResult, folder: Path, *, kind: str, method: str) 
                 density = density.reindex(index=y.centres, columns=x.centres)
                 axis.pcolormesh(x.edges, y.edges, density / np.nansum(density), cmap="viridis_r", vmin=0, vmax=top)
                 axis.set_title(
-                    f"{group}{_ks_note(result.modes, method, name, group)}", fontsize=7.5 if len(group) < 18 else 5.5
+                    f"{group}{_ks_note(result.modes, method, name, group)}", fontsize=7.5 if len(group) < LONG_NAME else 5.5
                 )
             for axis in row:
                 axis.set(xticks=[], yticks=[])

@@ -13,7 +13,6 @@ EVIDENCE = {
     "frozen_head": "erased under the trained head",
     "retrained_linear": "erased, linear head trained anew",
     "retrained_mlp": "erased, deeper head trained anew",
-    "dose_response": "along the strength of encoding",
 }
 MEASURES = {
     "auroc": "AUROC of the score for the group",

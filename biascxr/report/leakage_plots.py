@@ -19,7 +19,7 @@ from biascxr.report.leakage_lookup import (
     reading_rows,
 )
 from biascxr.report.leakage_shown import shareable
-from biascxr.report.style import ACCENT, GRID, INK, PALETTE, QUIET, figure, file_name, recipe_colours
+from biascxr.report.style import ACCENT, GRID, INK, LONG_NAME, PALETTE, QUIET, figure, file_name, recipe_colours
 from biascxr.report.summary import readable
 
 BAND = "#cbd2d9"
@@ -111,7 +111,8 @@ def plot_controls(result: LeakageResult, folder: Path) -> Path | None:
         for axis in axes.flat[len(panels) :]:
             axis.set_visible(False)
         by = f" by {probe_title(used[0])}" if len(used) == 1 else ""
-        made.supxlabel(f"AUROC, mean over groups{by} (grey: attribute shuffled among patients)", fontsize=9)
+        said = f"AUROC, mean over groups{by}", "(grey: attribute shuffled among patients)"
+        made.supxlabel((" " if columns > 1 else "\n").join(said), fontsize=9)
     return path
 
 
@@ -135,7 +136,7 @@ def plot_leakage_roc(result: LeakageResult, folder: Path, *, attribute: str) -> 
             for probe in probes:
                 curve = own[own["probe"] == probe].sort_values("fpr")
                 axis.plot(curve["fpr"], curve["tpr"], color=PROBE_COLOURS[probe], lw=1.6, label=probe_title(probe))
-            axis.set_title(group, fontsize=9)
+            axis.set_title(group, fontsize=9 if len(group) < LONG_NAME else 6.5)
             axis.set_aspect("equal")
             axis.set_xticks([0, 0.5, 1], ["0", ".5", "1"])
             axis.set_yticks([0, 0.5, 1], ["0", ".5", "1"])

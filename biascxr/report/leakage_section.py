@@ -8,6 +8,7 @@ import pandas as pd
 
 from biascxr.leakage import MACRO, VECTORS
 from biascxr.leakage.result import LeakageResult
+from biascxr.report.leakage_anew import plot_dose
 from biascxr.report.leakage_evidence_plots import METHODS, plot_curves, plot_dependence, plot_panels
 from biascxr.report.leakage_lookup import (
     attributes_of,
@@ -76,6 +77,7 @@ def leakage_figures(result: LeakageResult, folder: Path) -> dict[str, Path]:
         drawn[f"leakage_roc_{attribute}"] = plot_leakage_roc(result, folder, attribute=attribute)
         drawn[f"leakage_confusion_{attribute}"] = plot_confusion(result, folder, attribute=attribute)
         drawn[f"leakage_dependence_{attribute}"] = plot_dependence(result, folder, attribute=attribute)
+        drawn[f"leakage_dose_{attribute}"] = plot_dose(result, folder, attribute=attribute)
     return {key: path for key, path in drawn.items() if path is not None}
 
 

@@ -9,6 +9,7 @@ import pandas as pd
 
 from biascxr.leakage import MACRO, VECTORS
 from biascxr.leakage.result import LeakageResult
+from biascxr.report.leakage_anew import HEADS, anew_sentences
 from biascxr.report.leakage_lookup import (
     EVIDENCE,
     baseline,
@@ -93,7 +94,7 @@ def answer(result: LeakageResult, attribute: str) -> AttributeAnswer:
         f"{name}: {verdict or 'no verdict'}.",
         read=" ".join(filter(None, read)),
         merely=" ".join(control_sentences(result, best)),
-        use=dependence_sentence(result, recipe, attribute, verdict),
+        use=" ".join([dependence_sentence(result, recipe, attribute, verdict), *anew_sentences(result, attribute)]),
     )
 
 
@@ -227,6 +228,7 @@ def dependence_sentence(result: LeakageResult, recipe: str, attribute: str, verd
     """Do predictions depend on it, and by which evidence?"""
     table = result.dependence
     table = table[(table["recipe"] == recipe) & (table["attribute"] == attribute)].dropna(subset=["value"])
+    table = table[table["evidence"].isin(set(EVIDENCE) - set(HEADS))]  # heads trained anew have sentences of their own
     if table.empty:
         return "Whether predictions depend on it was not asked, or could not be measured."
     row = verdict_row(result, recipe, attribute)

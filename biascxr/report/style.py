@@ -16,6 +16,7 @@ BASELINE_COLOUR = "#1f2933"
 ACCENT = "#c2410c"
 # Okabe and Ito's colours in an order whose neighbours differ in lightness too; told apart with any colour vision.
 PALETTE = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00", "#8C6D31", "#5E4FA2", "#B8B000", "#999999")
+LONG_NAME = 18  # letters; more do not fit over a small panel at the usual size
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "<", ">", "*")
 
 _SETTINGS = {

@@ -131,13 +131,24 @@ def _dependence(attribute, groups) -> list[dict]:
         rows.append(
             _evidence(attribute, "frozen_head", measure, "macro", value, 0.02, p=0.004 if depends else 0.5, control=control)
         )
+    rows += _trained_anew(attribute)
+    return rows
+
+
+def _trained_anew(attribute) -> list[dict]:
+    """Rows as `--dependence full` leaves them: of the vectors, whatever the recipes."""
+    rows = []
     for form in ("linear", "mlp"):
         for erasure in ("marginal", "conditional"):
             rows.append(_evidence(attribute, f"retrained_{form}", f"auroc_change_{erasure}", "macro", -0.01, 0.008))
             rows.append(_evidence(attribute, f"retrained_{form}", f"group_difference_change_{erasure}", "macro", 0.03, 0.02))
     for done, value in (("before", WORLD[attribute][0]), ("marginal", 0.55), ("conditional", 0.6)):
         rows.append(_evidence(attribute, "retrained_linear", f"readable_knn_{done}", "macro", value, 0.02))
-    return rows
+    for s in (-2, -1, 0, 1, 2):
+        rows.append(_evidence(attribute, "dose_response", "encoding", f"s = {s}", 0.7 + 0.05 * s, 0.01))
+        rows.append(_evidence(attribute, "dose_response", "unfairness", f"s = {s}", 0.2 + 0.04 * s, 0.01))
+    rows.append(_evidence(attribute, "dose_response", "spearman", "macro", 0.8, 0.1, p=0.004) | {"n": 15})
+    return [row | {"recipe": "vectors"} for row in rows]
 
 
 def _evidence(attribute, evidence, measure, group, value, width, *, p=np.nan, margin=np.nan, control=(np.nan,) * 2) -> dict:

@@ -11,6 +11,7 @@ from leakage_tables import made_up_tables
 
 from biascxr.leakage.result import COLUMNS, LeakageResult
 from biascxr.report import leakage_evidence_plots, leakage_plots, style, write_leakage
+from biascxr.report.leakage_anew import plot_dose
 from biascxr.report.leakage_section import leakage_figures
 
 FACTS = {"encoder": "made up", "images": 1200, "test patients": 6}
@@ -36,7 +37,8 @@ def test_every_chart_whose_table_has_rows_is_on_the_page(page, folder):
     assert drawn == {"leakage.png"} | {
         f"leakage/{name}.png"
         for name in (
-            "controls", "recipes", "curves", "roc_race", "confusion_race", "dependence_race", "panels_attribute_pca",
+            "controls", "recipes", "curves", "roc_race", "confusion_race", "dependence_race", "dose_race",
+                "panels_attribute_pca",
             "panels_attribute_pca_3_4", "panels_attribute_tsne", "panels_label_pca", "panels_label_pca_3_4",
             "panels_label_tsne",
         )
@@ -87,6 +89,7 @@ def test_no_text_in_a_chart_is_cut_off_or_lies_on_another_title(tmp_path, monkey
         made.draw_without_rendering()
         for axis in (a for a in made.axes if a.get_visible()):
             texts = [axis._left_title, axis.xaxis.label, axis.yaxis.label, *axis.get_yticklabels()]
+            texts += [made._supxlabel] if made._supxlabel else []
             for text in (t for t in texts if t.get_text()):
                 box = text.get_window_extent()
                 if box.x0 < -1 or box.x1 > made.bbox.x1 + 1:
@@ -102,7 +105,21 @@ def test_no_text_in_a_chart_is_cut_off_or_lies_on_another_title(tmp_path, monkey
     leakage_evidence_plots.plot_dependence(result, tmp_path, attribute="race")
     leakage_evidence_plots.plot_curves(result, tmp_path)
     leakage_evidence_plots.plot_panels(result, tmp_path, kind="attribute", method="pca")
+    assert plot_dose(result, tmp_path, attribute="race").name == "dose_race.png"
     assert found == []
+    alone = made_up_tables(("race",))
+    leakage_plots.plot_controls(alone, tmp_path)
+    leakage_plots.plot_leakage_roc(alone, tmp_path, attribute="race")
+    assert found == []
+
+
+@pytest.mark.parametrize(
+    ("layer", "name"),
+    [("conv2_block6_concat", "dense\nblock 1"), ("conv5_block16", "dense\nblock 4"), ("pool1", "stem"), ("vector", "vector"),
+     ("re_lu_2", "block 3")],
+)  # fmt: skip
+def test_blocks_are_named_as_papers_do(layer, name):
+    assert leakage_evidence_plots._block_name(layer, 3) == name
 
 
 def test_the_cells_of_a_panel_are_evenly_spaced_where_some_were_left_out():
