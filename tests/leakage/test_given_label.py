@@ -146,6 +146,15 @@ def test_what_a_covariate_explains_is_gone_once_it_is_held_fixed():
     assert held["p_value"].min() > 0.05 and set(held["evidence"]) == {"given_label_and_covariates"}
 
 
+def test_a_score_that_is_the_same_for_all_depends_on_nothing():
+    rows = world(14)
+    rows.scores[:, 0] = 0.3
+    table = given_label(rows, n_permutations=99, seed=0)
+    own = table[table["label"] == "x"]
+    assert (own["value"] == 0.5).all() and (own["p_value"] == 1).all()
+    assert table.loc[table["label"] == "y", "p_value"].min() > 0.05
+
+
 def test_a_finding_with_few_positives_counts_through_its_negatives():
     rows = world(8, in_negatives=1.5)
     positive = np.flatnonzero((rows.labels[:, 0] == 1) & (rows.codes == 2))

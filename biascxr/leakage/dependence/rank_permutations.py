@@ -15,6 +15,7 @@ import numpy as np
 from biascxr.leakage.stratified import centred_ranks
 
 IMAGE_COUNT_CLASSES = np.array([2, 4, 8, 16])  # 1, 2 to 3, 4 to 7, 8 to 15, 16 and more images a patient
+NEGLIGIBLE = 1e-12  # of an AUROC: rounding
 CHUNK = 100_000  # permutations times patients times groups held at once: stays in cache
 
 
@@ -198,8 +199,10 @@ def _patterns(part: RankSums, n_patients: int) -> np.ndarray:
 
 
 def _studentised(value: np.ndarray, variance: np.ndarray, used: np.ndarray) -> np.ndarray:
+    """Divides by the standard error; 0 where nothing varies, as of a score that is the same for all."""
+    is_flat = (variance < NEGLIGIBLE**2) & (np.abs(value) < NEGLIGIBLE)
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(used, value / np.sqrt(variance), np.nan)
+        return np.where(used, np.where(is_flat, 0.0, value / np.sqrt(variance)), np.nan)
 
 
 @numba.njit(nogil=True, error_model="numpy")
