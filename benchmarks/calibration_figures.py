@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
+import numba
 import numpy as np
 import scipy
 import sklearn
@@ -57,7 +58,8 @@ class Figure:
             beside = " to ".join(f"{100 * end:.1f}" for end in self.target)
         verdict = "FALLS SHORT" if self.falls_short else "" if self.target is None else "met"
         return (
-            f"{self.part:9s} {self.setting:52s} {self.what:14s} {100 * np.mean(self.hits):5.1f} ± {100 * self.error:3.1f}"
+            f"{self.part:9s} {self.setting:52s} {self.what:14s} {len(self.hits):5,d} worlds "
+            f"{100 * np.mean(self.hits):5.1f} ± {100 * self.error:3.1f}"
             f"  {beside:16s}  {verdict}"
         )
 
@@ -88,8 +90,9 @@ def print_figures(
         parser.error(f"--worlds must be at least 1 and --part some of {', '.join(parts)}.")
     n_worlds = 200 if flags.quick else flags.worlds
     threadpool_limits(1)
+    numba.set_num_threads(1)
     print(
-        f"{title}: {n_worlds} worlds a setting, {note}, seed {flags.seed}, one thread\n"
+        f"{title}: {n_worlds} worlds a setting, fewer of some as said in the line, {note}, seed {flags.seed}, one thread\n"
         f"python {platform.python_version()}, numpy {np.__version__}, scipy {scipy.__version__}, scikit-learn "
         f"{sklearn.__version__}, biascxr {biascxr.__version__}\n"
         "percent of worlds ± Monte Carlo error; met: inside the target or within two errors of it",

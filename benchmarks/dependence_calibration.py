@@ -6,7 +6,7 @@
 
 size    the score depends on the group through the label alone (and through age, where age is held fixed), and prevalence
         differs: how often is the smallest adjusted p-value of `given_label` at most 5%, and do all its intervals hold one half?
-power   a shift of the score within a label value: how often is it found? Shown beside a test of one finding at the same worlds.
+power   a shift of the score within a label value: how often is it found? With one finding, and with 14.
 frozen  the planted head reads a finding's coordinate alone: how often does erasing the attribute below it, which vectors hold,
         change logits more than random subspaces do? And how often where it is used?
 

@@ -170,7 +170,6 @@ class _Stage:
             task = self.task(reader)
             self.curves += by_training_patients(task, self.vectors) + by_components(task, self.vectors)
         if self.config.dependence == "full":
-            logger.info("leakage: heads are trained anew with %s erased, and encoded more and less; this takes minutes", name)
             table = trained_anew(self.cohort, self.embeddings, reader.attribute, confidence=self.confidence, seed=self.seed)
             self.dependence.append(table)
 

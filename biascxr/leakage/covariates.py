@@ -22,7 +22,8 @@ class Covariates:
     Attributes:
         vectors: `[n, c] float32`; every column varies. `c` is 0 where nothing is known or nothing varies.
         names: `[c]`, for people.
-        facts: `[c]`, the recorded fact that a column is of: `"age"`, `"sex"`, `"view"`, `"portable"` or a finding.
+        facts: `[c]`, the recorded fact that a column is of: `"age"`, `"sex"`, `"view"`, `"portable"`, a finding, or whether
+            one of these is known.
     """
 
     vectors: np.ndarray
@@ -49,38 +50,37 @@ def covariate_vectors(cohort: Cohort, attribute: Attribute) -> Covariates:
     Returns:
         Columns that hold no group of the attribute.
     """
-    made: dict[str, dict[str, np.ndarray]] = {}  # fact -> name -> column
+    made: list[tuple[str, str, np.ndarray]] = []  # fact, name, column
     if attribute.name not in MADE_OF_AGE:
         years = cohort.table[AGE].to_numpy(np.float64, na_value=np.nan)
         if not np.isnan(years).all():
             age = (years - np.nanmean(years)) / (np.nanstd(years) or 1.0)
-            made[AGE] = _flagged("age", age) | {"age squared": np.where(np.isnan(age), np.nanmean(age**2), age**2)}
+            made += _flagged(AGE, age)
+            made.append((AGE, "age squared", np.where(np.isnan(age), np.nanmean(age**2), age**2)))
     for name in NAMED:
         if name != attribute.name and name in cohort.table:
-            made[name] = _one_hot(name, cohort.table[name])
+            made += _one_hot(name, cohort.table[name])
     for finding, values in zip(cohort.label_names, cohort.labels.T.astype(np.float64), strict=True):
         if not np.isnan(values).all():
-            made[finding] = _flagged(finding, values)
-    columns = [
-        (name, fact, values) for fact, own in made.items() for name, values in own.items() if np.ptp(values) > 0
-    ]  # fmt: skip
-    names, facts, values = zip(*columns, strict=True) if columns else ((), (), ())
-    vectors = np.stack(values, axis=1) if columns else np.zeros((len(cohort), 0))
+            made += _flagged(finding, values)
+    made = [column for column in made if np.ptp(column[2]) > 0]
+    facts, names, values = zip(*made, strict=True) if made else ((), (), ())
+    vectors = np.stack(values, axis=1) if made else np.zeros((len(cohort), 0))
     return Covariates(vectors.astype(np.float32), names, facts)
 
 
-def _flagged(name: str, values: np.ndarray) -> dict[str, np.ndarray]:
+def _flagged(name: str, values: np.ndarray) -> list[tuple[str, str, np.ndarray]]:
     is_missing = np.isnan(values)
-    made = {name: np.where(is_missing, np.nanmean(values), values)}
+    made = [(name, name, np.where(is_missing, np.nanmean(values), values))]
     if is_missing.any():
-        made[f"{name} not known"] = is_missing.astype(np.float64)
+        made.append((f"whether {name} is known", f"{name} not known", is_missing.astype(np.float64)))
     return made
 
 
-def _one_hot(name: str, column: pd.Series) -> dict[str, np.ndarray]:
+def _one_hot(name: str, column: pd.Series) -> list[tuple[str, str, np.ndarray]]:
     text = column.astype(str).where(column.notna(), UNKNOWN).str.strip()
     text = text.mask(text == "", UNKNOWN)
     counts = text.value_counts()
     text = text.mask(text.isin(counts.index[counts < MIN_ROWS]), _OTHER)
     values = sorted(text.unique(), key=lambda value: (-(text == value).sum(), value))
-    return {f"{name} {value}": (text == value).to_numpy(np.float64) for value in values[1:]}
+    return [(name, f"{name} {value}", (text == value).to_numpy(np.float64)) for value in values[1:]]

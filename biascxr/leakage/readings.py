@@ -11,7 +11,7 @@ from biascxr.config import LeakageConfig
 from biascxr.containers import Attribute, Cohort
 from biascxr.leakage import MACRO, find_probe
 from biascxr.leakage.base import Probe
-from biascxr.leakage.covariates import covariate_vectors
+from biascxr.leakage.covariates import AGE, covariate_vectors
 from biascxr.leakage.readout import Readout, group_codes, make_folds, read_out
 from biascxr.leakage.result import FACT
 from biascxr.leakage.reweight import balancing_weights
@@ -134,12 +134,17 @@ class AttributeReader:
         """Returns how well each recorded fact tells the groups apart by itself, macro: which of them is it that goes with them?
 
         By logistic regression, whatever the probes: a search for neighbours has nothing but ties in a column of zeros and ones.
+        `n_group_patients` is the smallest number of judged patients of a group who share a value of the fact: from the AUROC of
+        a column of zeros and ones such numbers could be worked out.
         """
         covariates, probe, rows = covariate_vectors(self.cohort, self.attribute), find_probe("logistic"), []
         for fact in dict.fromkeys(covariates.facts):
             readout = self.read(probe, covariates.of_fact(fact))
             own = [] if readout is None else self.score(readout, control=f"{FACT}{fact}")
-            rows += [row | {"probe": probe.name} for row in own if row["group"] == MACRO]
+            extra = {"probe": probe.name}
+            if readout is not None and fact != AGE:
+                extra["n_group_patients"] = _smallest_cell(covariates.of_fact(fact)[readout.rows], readout)
+            rows += [row | extra for row in own if row["group"] == MACRO]
         return rows
 
     def _controls(
@@ -168,6 +173,13 @@ class AttributeReader:
         balanced = balancing_weights(self.cohort, self.attribute, readout.rows)
         reweighted = self.score(readout, control="reweighted", weight=balanced.weight)
         return rows + [row | {"setting": balanced.note or row["setting"]} for row in reweighted]
+
+
+def _smallest_cell(values: np.ndarray, readout: Readout) -> int:
+    """Returns the smallest number of patients in a cell of group and value that anybody is in; `values` are `[m, c]`."""
+    cell = np.unique(np.column_stack([readout.codes, values]), axis=0, return_inverse=True)[1].ravel()
+    patient = np.unique(readout.patient_id.astype(str), return_inverse=True)[1]
+    return int(np.bincount(np.unique(np.stack([cell, patient]), axis=1)[0]).min())
 
 
 def best_on_validation(readouts: dict[str, Readout]) -> str | None:

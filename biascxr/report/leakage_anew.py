@@ -11,7 +11,7 @@ from biascxr.leakage.result import LeakageResult
 from biascxr.report.leakage_lookup import READABLE, probe_title
 from biascxr.report.leakage_shown import shareable
 from biascxr.report.style import INK, PALETTE, QUIET, figure, file_name
-from biascxr.report.summary import interval
+from biascxr.report.summary import interval, p_text
 
 HEADS = {"retrained_linear": "a linear head", "retrained_mlp": "a network"}
 DOSE, STRENGTH = "dose_response", "s = "
@@ -33,11 +33,12 @@ def _retrained_sentence(rows: pd.DataFrame) -> str:
     parts = [f"AUROC changed by {said('auroc_change')}"] if said("auroc_change") else []
     if said("group_difference_change"):
         moved = said("group_difference_change")
-        parts.append(f"groups' mean logits within a label moved by {moved} deviations (below 0: together)")
+        parts.append(f"groups' mean logits within a label, in deviations, moved by {moved} (below 0: together)")
     is_read = own["measure"].str.startswith(READABLE) & own["measure"].str.endswith("_conditional")
     for row in own[is_read].itertuples():
         probe = row.measure.removeprefix(READABLE).removesuffix("_conditional")
-        parts.append(f"{probe_title(probe)} still reads {interval(row.value, row.low, row.high)}")
+        does = "still reads" if row.low > 0.5 else "is not shown to read it any more:"
+        parts.append(f"{probe_title(probe)} {does} {interval(row.value, row.low, row.high)}")
     if not parts:
         return ""
     return f"Where it was erased from the vectors, given the labels, and heads were trained anew: {'; '.join(parts)}."
@@ -55,8 +56,8 @@ def _dose_sentence(rows: pd.DataFrame) -> str:
         else "were shown neither more nor less unfair"
     )
     return (
-        f"Of {int(row['n'])} heads made to encode it more or less, those that encode it more {did} (rank correlation "
-        f"{interval(row['value'], row['low'], row['high'])}, p = {row['p_value']:.3f})."
+        f"Of {int(row['n'])} heads made to encode it more or less, those that encode it more {did} (rank correlation over "
+        f"heads, not patients, {interval(row['value'], row['low'], row['high'])}, {p_text(row['p_value'])})."
     )
 
 
@@ -65,9 +66,10 @@ def plot_dose(result: LeakageResult, folder: Path, *, attribute: str) -> Path | 
     rows = _rows(shareable(result), attribute)
     rows = rows[(rows["evidence"] == DOSE) & rows["group"].str.startswith(STRENGTH)]
     encoding, unfairness = (rows[rows["measure"] == m].set_index("group") for m in ("encoding", "unfairness"))
-    if encoding.empty:
+    both = encoding.index[encoding.index.isin(unfairness.index)]
+    if both.empty:
         return None
-    unfairness = unfairness.loc[encoding.index]
+    encoding, unfairness = encoding.loc[both], unfairness.loc[both]
     path = folder / "leakage" / f"dose_{file_name(attribute)}.png"
     with figure(path, size=(4.4, 3.0)) as (_, axis):
         x, y = encoding["value"], unfairness["value"]

@@ -169,7 +169,8 @@ def _name_amounts(axis, kind: str, rows: pd.DataFrame) -> None:
 
 def _block_name(layer: str, number: int) -> str:
     """Returns what a block is called: DenseNet's by their number from the first dense one on, as papers do."""
-    dense = re.match(r"conv(\d+)_block", layer)
+    layer = layer.rsplit("/", 1)[-1]  # of a network within a network
+    dense = re.fullmatch(r"conv(\d+)_block\d+_concat", layer)
     if dense:
         return f"dense\nblock {int(dense[1]) - 1}"
     return {"vector": "vector", STEM: "stem"}.get(layer, f"block {number}")

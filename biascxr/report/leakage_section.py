@@ -21,9 +21,9 @@ from biascxr.report.leakage_lookup import (
 )
 from biascxr.report.leakage_plots import plot_confusion, plot_controls, plot_leakage, plot_leakage_roc, plot_recipes
 from biascxr.report.leakage_shown import group_sizes, shareable
-from biascxr.report.leakage_words import CAUTIONS, answer, capital, p_text, short_answer
+from biascxr.report.leakage_words import CAUTIONS, answer, capital, short_answer
 from biascxr.report.privacy import MIN_CELL
-from biascxr.report.summary import interval, readable
+from biascxr.report.summary import interval, p_text, readable
 
 NOT_MEASURED = "No attribute has two known groups, so leakage was not measured."
 

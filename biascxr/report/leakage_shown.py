@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from biascxr.leakage import MACRO
-from biascxr.leakage.result import LeakageResult
+from biascxr.leakage.result import FACT, LeakageResult
 from biascxr.report.privacy import MIN_CELL, suppressed_cells
 
 VALUES = ["auroc", "low", "high", "p_value"]
@@ -40,7 +40,12 @@ def shareable(result: LeakageResult) -> LeakageResult:
         return table[~table["attribute"].isin(lost)].reset_index(drop=True)
 
     readings = result.readings.copy()
-    too_few = (readings["group"] != MACRO) & (readings["n_group_patients"] < MIN_CELL)
+    is_fact = readings["control"].str.startswith(FACT)
+    too_few = ((readings["group"] != MACRO) | is_fact) & (readings["n_group_patients"] < MIN_CELL)
+    # Where one fact is all that is recorded, the facts together are that one.
+    n_facts = readings["attribute"].map(readings[is_fact].groupby("attribute").size())
+    told_by_one = readings["attribute"].isin(readings.loc[is_fact & too_few, "attribute"]) & (n_facts == 1)
+    too_few |= told_by_one & (readings["control"] == "covariates")
     readings.loc[~keep(readings) | too_few | (readings["n_patients"] < MIN_CELL), VALUES] = np.nan
     roc = result.roc[keep(result.roc) & (result.roc["n_group_patients"] >= MIN_CELL)]
     confusion = result.confusion[keep(result.confusion) & (result.confusion["n_patients"] >= MIN_CELL)]

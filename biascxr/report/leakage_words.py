@@ -26,7 +26,7 @@ from biascxr.report.leakage_lookup import (
 )
 from biascxr.report.leakage_shown import group_sizes, lost_attributes
 from biascxr.report.privacy import MIN_CELL
-from biascxr.report.summary import interval, readable
+from biascxr.report.summary import interval, p_text, readable
 
 CAUTIONS = (
     "That an attribute is not detected is a claim of equivalence: the upper limits of all probes lie below the stated "
@@ -289,11 +289,6 @@ def _shuffled(result: LeakageResult, best: pd.Series) -> str:
 
 def _article(value: str) -> str:
     return f"an {value}" if value.startswith("AUROC") else f"a {value}"
-
-
-def p_text(value: float) -> str:
-    """Returns a p-value as text."""
-    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
 
 
 def capital(text: str) -> str:

@@ -27,6 +27,11 @@ def readable(attribute: str) -> str:
     return f"recorded {attribute}" if attribute in ("race", "sex", "insurance") else attribute.replace("_", " ")
 
 
+def p_text(value: float) -> str:
+    """Returns a p-value as text."""
+    return "p < 0.001" if value < 0.001 else f"p = {value:.3f}"
+
+
 def performance_sentence(inputs: ReportInputs) -> str:
     """How well does the baseline find the findings?"""
     metrics = inputs.audit.metrics

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 
@@ -47,6 +49,16 @@ def test_columns_are_age_sex_view_and_labels_with_flags_where_something_is_not_k
     labels = cohort().labels[:, 1]
     np.testing.assert_allclose(column["Pneumonia"][:60], np.nanmean(labels), rtol=1e-5)
     assert (column["Pneumonia not known"] == np.isnan(labels)).all()
+
+
+def test_every_column_is_of_a_fact_and_whether_something_is_known_is_one_of_its_own():
+    made = covariate_vectors(cohort(), RACE)
+    assert made.facts == (
+        "age", "whether age is known", "age", "sex", "sex", "view", "view", "Edema", "Pneumonia", "whether Pneumonia is known",
+    )  # fmt: skip
+    np.testing.assert_array_equal(made.of_fact("age"), made.vectors[:, [0, 2]])
+    named = replace(cohort(), label_names=("view", "Pneumonia"))  # a finding of that name takes no other column's place
+    assert covariate_vectors(named, RACE).vectors.shape == made.vectors.shape
 
 
 def test_neither_the_attribute_nor_what_it_is_made_of_is_a_column():

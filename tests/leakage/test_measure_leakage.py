@@ -242,3 +242,19 @@ def test_predictions_may_come_in_any_order(made_up):
         for model in (head, replace(head, predictions=head.predictions.rows(order)))
     ]
     pd.testing.assert_series_equal(values[0]["value"], values[1]["value"], rtol=1e-6)
+
+
+def test_a_facts_row_says_how_few_share_a_value_of_it(made_up):
+    """The report hides what fewer than ten patients of a group share; it must be told."""
+    cohort, embeddings = made_up(5)
+    is_test, is_a = cohort.table["split"] == "test", cohort.table["race"] == "A"
+    few = cohort.table.loc[is_test & is_a, "patient_id"].unique()[:4]
+    elsewhere = cohort.table.loc[is_test & (cohort.table["race"] == "B"), "patient_id"].unique()[:30]
+    rare = np.zeros((len(cohort), 1), np.float32)
+    rare[cohort.table["patient_id"].isin([*few, *elsewhere])] = 1
+    rare[:30:3] = 1  # train rows too, or there is nothing to learn
+    config = LeakageConfig(probes=("logistic",), leakage_attributes=("race",), n_shuffles=1)
+    found = measure_leakage(replace(cohort, labels=rare), embeddings, config, seed=0).readings.set_index("control")
+    table = cohort.table.assign(rare=rare[:, 0])[is_test & (cohort.table["race"] != "unknown")]
+    assert found.loc["fact:x", "n_group_patients"] == table.groupby(["race", "rare"])["patient_id"].nunique().min() == 4
+    assert found.loc["fact:age", "n_group_patients"] == found.loc["fact:age", "n_patients"] > 50

@@ -178,7 +178,7 @@ def _curves(groups) -> list[dict]:
         "block": ([1, 2, 3, 4, 5], ""), "low_pass": ([10, 25, 50, 100], "diameter kept, of 256"),
         "noise": ([0.05, 0.1, 0.25, 0.5], "deviation, of full range"), "crop": ([0.25, 0.5, 0.75], "side kept"),
     }  # fmt: skip
-    blocks = ["pool1", "conv2_block6", "conv3_block12", "conv4_block24", "conv5_block16"]
+    blocks = ["pool1", "conv2_block6_concat", "conv3_block12_concat", "conv4_block24_concat", "conv5_block16_concat"]
     for kind, (amounts, unit) in kinds.items():
         for a in groups:
             for i, amount in enumerate(amounts):

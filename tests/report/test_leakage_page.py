@@ -107,6 +107,9 @@ def test_no_text_in_a_chart_is_cut_off_or_lies_on_another_title(tmp_path, monkey
     leakage_evidence_plots.plot_panels(result, tmp_path, kind="attribute", method="pca")
     assert plot_dose(result, tmp_path, attribute="race").name == "dose_race.png"
     assert found == []
+    undefined = result.dependence["measure"].eq("unfairness") & result.dependence["group"].eq("s = -2")
+    result.dependence.loc[undefined, "value"] = np.nan  # as where no test row has a label
+    assert plot_dose(result, tmp_path, attribute="race") is not None
     alone = made_up_tables(("race",))
     leakage_plots.plot_controls(alone, tmp_path)
     leakage_plots.plot_leakage_roc(alone, tmp_path, attribute="race")
@@ -115,8 +118,8 @@ def test_no_text_in_a_chart_is_cut_off_or_lies_on_another_title(tmp_path, monkey
 
 @pytest.mark.parametrize(
     ("layer", "name"),
-    [("conv2_block6_concat", "dense\nblock 1"), ("conv5_block16", "dense\nblock 4"), ("pool1", "stem"), ("vector", "vector"),
-     ("re_lu_2", "block 3")],
+    [("conv2_block6_concat", "dense\nblock 1"), ("densenet121/conv5_block16_concat", "dense\nblock 4"), ("pool1", "stem"),
+     ("densenet121/pool1", "stem"), ("vector", "vector"), ("re_lu_2", "block 3"), ("conv2_block3_out", "block 3")],
 )  # fmt: skip
 def test_blocks_are_named_as_papers_do(layer, name):
     assert leakage_evidence_plots._block_name(layer, 3) == name

@@ -49,6 +49,23 @@ def test_a_small_group_without_a_value_takes_no_other_with_it():
     assert hidden_groups(readings) == {("race", "ASIAN")}
 
 
+@pytest.mark.parametrize("facts", [("Hernia",), ("Hernia", "view")])
+def test_a_fact_that_few_of_a_group_share_is_not_shown_and_one_fact_alone_hides_all_of_them_together(facts):
+    """From the AUROC of a column of zeros and ones, and its interval, the few could be counted."""
+    result = made_up_tables()
+    own = result.readings.query("attribute == 'race' and representation == 'vectors' and group == 'macro'")
+    real = own[own["control"] == "none"].iloc[0].to_dict()
+    smallest = {"Hernia": 7, "view": 40}
+    rows = pd.DataFrame([real | {"control": f"fact:{f}", "n_group_patients": smallest[f]} for f in facts])
+    shown = shareable(replace(result, readings=pd.concat([result.readings, rows], ignore_index=True))).readings
+    shown = shown[(shown["attribute"] == "race") & (shown["group"] == "macro")].set_index("control")
+    assert shown.loc[["fact:Hernia"], ["auroc", "low", "high", "p_value"]].isna().all(axis=None)
+    assert shown.loc[["covariates"], "auroc"].isna().all() == (facts == ("Hernia",))
+    assert shown.loc[["none"], "auroc"].notna().all()
+    if "view" in facts:
+        assert shown.loc["fact:view", "auroc"] == real["auroc"]
+
+
 def test_an_attribute_with_one_large_group_shows_nothing_at_all():
     shown = shareable(tables_of(ONE_LARGE))
     assert shown.readings["auroc"].isna().all()

@@ -133,12 +133,14 @@ def test_a_finding_that_rejects_is_told_and_not_a_mean_that_does_not(result):
 def test_heads_trained_anew_are_told_from_the_rows_of_the_vectors(result):
     said = answer(result, "race").use
     assert "heads were trained anew: AUROC changed by -0.010 (-0.018 to -0.002) in a linear head and -0.010" in said
-    assert "groups' mean logits within a label moved by 0.030 (0.010 to 0.050) in a linear head" in said
+    assert "groups' mean logits within a label, in deviations, moved by 0.030 (0.010 to 0.050) in a linear head" in said
     assert "KNN still reads 0.600" in said
     assert "Of 15 heads made to encode it more or less, those that encode it more were more unfair" in said
-    assert "(rank correlation 0.800 (0.700 to 0.900), p = 0.004)" in said
+    assert "(rank correlation over heads, not patients, 0.800 (0.700 to 0.900), p = 0.004)" in said
     open_ = changed(result, "dependence", "measure == 'spearman'", p_value=0.3)
     assert "were shown neither more nor less unfair" in answer(open_, "race").use
+    gone = changed(result, "dependence", "measure == 'readable_knn_conditional'", value=0.49, low=0.42, high=0.55)
+    assert "KNN is not shown to read it any more: 0.490 (0.420 to 0.550)" in answer(gone, "race").use
     without = replace(result, dependence=result.dependence[result.dependence["recipe"] != "vectors"])
     assert "trained anew" not in answer(without, "race").use and "heads" not in answer(without, "race").use
 

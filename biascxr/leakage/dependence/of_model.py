@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 
 import numpy as np
@@ -22,6 +23,8 @@ from biascxr.leakage.readings import N_PERMUTATIONS, AttributeReader
 from biascxr.leakage.recipes import ScoredModel
 from biascxr.leakage.strata import strata_of, strata_there_are
 from biascxr.mitigation.base import split_data
+
+logger = logging.getLogger("biascxr")
 
 GIVEN = ("age_group", "view")  # held fixed beside the label, where the cohort has them
 FEW_PERMUTATIONS = 199
@@ -78,6 +81,7 @@ def trained_anew(
     parts = [split_data(cohort, embeddings, split) for split in ("train", "validation", "test")]
     if min(map(len, parts)) == 0 or not cohort.label_names:
         return dependence_table([])
+    logger.info("leakage: heads are trained anew, %s erased, or encoded more and less; this takes minutes", attribute.name)
     common = {"attribute": attribute, "recipe": VECTORS, "confidence": confidence, "seed": seed}
     return pd.concat([retrained(*parts, **common), dose_response(*parts, **common)], ignore_index=True)
 
