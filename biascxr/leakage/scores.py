@@ -67,8 +67,9 @@ def one_vs_rest(
     is then somewhat too narrow.
 
     Over folds the intervals take the folds' fits as given, and leave out that patients who are judged in one fold were learned
-    from in the others. Where something can be read this costs little (5 folds, 150 patients: 95% intervals hold in 93 to 94% of
-    worlds); where nothing can, they are too narrow (85%; `benchmarks/leakage_calibration.py`): go by the p-value of `refitted`.
+    from in the others. Where something can be read this costs little (5 folds, 150 or 600 patients: 95% intervals hold in 93 to
+    96% of worlds); where nothing can, they are too narrow (83 to 85%): go by the p-value of `refitted`
+    (`benchmarks/leakage_calibration.py`).
 
     Args:
         readout: the scores.
