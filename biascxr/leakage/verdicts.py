@@ -8,10 +8,10 @@ import numpy as np
 import pandas as pd
 
 from biascxr.errors import InputError
+from biascxr.leakage import MACRO
 from biascxr.leakage.result import COLUMNS, VERDICTS
 
 NOT_DETECTED, UNUSED, USED, INCONCLUSIVE = VERDICTS
-MACRO = "macro"
 GIVEN, GIVEN_MORE, FROZEN = "given_label", "given_label_and_covariates", "frozen_head"
 LEAST_EFFECT = 0.1  # of a logit's deviation: less than 1% of its variance goes with what was erased
 

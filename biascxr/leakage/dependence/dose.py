@@ -10,13 +10,13 @@ from scipy import stats
 
 from biascxr.containers import Attribute
 from biascxr.errors import InputError
+from biascxr.leakage import MACRO
 from biascxr.leakage.dependence.effects import group_differences, logit_of
-from biascxr.leakage.dependence.rows import dependence_table
+from biascxr.leakage.dependence.rows import dependence_table, part_codes
 from biascxr.metrics import auroc
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.representation.standardize import Standardize
 
-MACRO = "macro"
 STRENGTHS = (-2.0, -1.0, -0.5, 0.0, 0.5, 1.0, 2.0)
 
 
@@ -136,7 +136,7 @@ def _one_head(parts: Sequence[SplitData], attribute: Attribute, strength: float,
 
     model = keras.Model(vector, {"findings": findings, "groups": groups})
     model.compile(keras.optimizers.Adam(3e-3), {"findings": finding_loss, "groups": group_loss}, jit_compile=False)
-    codes = [_codes(part, attribute) for part in parts]
+    codes = [part_codes(part, attribute) for part in parts]
     data = [
         (np.asarray(part.vectors), {"findings": part.labels, "groups": np.eye(k + 1, dtype=np.float32)[own][:, :k]})
         for part, own in zip(parts, codes, strict=True)
@@ -170,7 +170,3 @@ def _encoding(
     scores = find_probe("logistic").read(train, [test.vectors], n_groups=k, validation=validation, seed=seed).scores[0]
     present = np.unique(test.codes)
     return float(np.nanmean([auroc(test.codes == g, scores[:, g]) for g in present]))
-
-
-def _codes(part: SplitData, attribute: Attribute) -> np.ndarray:
-    return pd.Categorical(part.attributes[attribute.name].to_numpy(object), attribute.groups).codes.astype(np.int64)

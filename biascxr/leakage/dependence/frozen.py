@@ -9,6 +9,7 @@ import pandas as pd
 
 from biascxr.containers import UNKNOWN, Attribute
 from biascxr.errors import InputError
+from biascxr.leakage import MACRO
 from biascxr.leakage.dependence.effects import (
     Effect,
     auroc_of,
@@ -26,7 +27,6 @@ from biascxr.mitigation.representation.leace import Leace, LeaceSettings
 from biascxr.mitigation.training.base import Head
 from biascxr.mitigation.vector_table import VectorTable, mean_and_scale, principal_axes
 
-MACRO = "macro"
 RMS, AUROC, LOSS, DIFFERENCE = "rms_logit_change", "auroc_change", "log_loss_change", "group_difference_change"
 MEASURES = (RMS, AUROC, LOSS, DIFFERENCE)
 NEGLIGIBLE = 1e-12

@@ -9,11 +9,11 @@ import pandas as pd
 from scipy import special
 
 from biascxr.errors import unknown_name
+from biascxr.leakage import MACRO
 from biascxr.leakage.dependence.rank_permutations import FindingRanks, largest_of_permutations, rank_statistics
 from biascxr.leakage.dependence.rows import ScoredRows, dependence_table
 from biascxr.leakage.stratified import StratifiedAuroc, stratified_auroc
 
-MACRO = "macro"
 ALL, POSITIVES = "auroc", "auroc_positives"
 
 

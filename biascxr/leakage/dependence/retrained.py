@@ -10,16 +10,16 @@ import pandas as pd
 
 from biascxr.containers import Attribute
 from biascxr.errors import InputError, unknown_name
+from biascxr.leakage import MACRO
 from biascxr.leakage.base import ProbeRows
 from biascxr.leakage.dependence.effects import Effect, auroc_of, group_differences, logit_of, towards_equality
-from biascxr.leakage.dependence.rows import dependence_table
+from biascxr.leakage.dependence.rows import dependence_table, part_codes
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.representation.leace import Leace, LeaceSettings
 from biascxr.mitigation.representation.standardize import Standardize
 from biascxr.mitigation.training.base import NetworkSettings
 from biascxr.mitigation.training.linear import LinearSettings
 
-MACRO = "macro"
 FORMS = ("linear", "mlp")
 ERASURES = ("marginal", "conditional")
 SMALL_NETWORK = NetworkSettings(hidden=(128,), max_epochs=60, patience=8)
@@ -101,7 +101,7 @@ def retrained(
         for erasure, (own_train, own_validation, own_test) in parts.items():
             method = _method(form, linear, network)
             head = method.fit(own_train, _ones(own_train), own_validation, seed=seed)
-            made[erasure] = _measured(head.predict(own_test.vectors), test, _codes(test, attribute), attribute)
+            made[erasure] = _measured(head.predict(own_test.vectors), test, part_codes(test, attribute), attribute)
         for erasure in ERASURES:
             for measure, changes in _changes(made["before"], made[erasure]).items():
                 for label, change in zip((*test.label_names, MACRO), (*changes, Effect.mean(changes)), strict=True):
@@ -159,7 +159,7 @@ def _readable(
     scaler = Standardize().fit(parts[0], _ones(parts[0]))
     rows = []
     for part in parts:
-        codes = _codes(part, attribute)
+        codes = part_codes(part, attribute)
         known = np.flatnonzero(codes >= 0)
         vectors = scaler.transform(np.asarray(part.vectors[known]))
         rows.append(ProbeRows(vectors, codes[known], part.patient_id[known]))
@@ -177,10 +177,6 @@ def _readable(
     effect = Effect.mean([auroc_of((test.codes == g).astype(float), scores[:, g], test.patient_id) for g in readable])
     low, high = effect.interval(patient, confidence)
     return {"value": effect.value, "low": low, "high": high, "n": n}
-
-
-def _codes(part: SplitData, attribute: Attribute) -> np.ndarray:
-    return pd.Categorical(part.attributes[attribute.name].to_numpy(object), attribute.groups).codes.astype(np.int64)
 
 
 def _ones(part: SplitData) -> np.ndarray:

@@ -10,6 +10,7 @@ import pandas as pd
 from biascxr.containers import Attribute
 from biascxr.errors import InputError
 from biascxr.leakage.result import COLUMNS
+from biascxr.mitigation.base import SplitData
 
 
 @dataclass(frozen=True)
@@ -74,6 +75,11 @@ class ScoredRows:
         known = self.take(self.codes >= 0)
         _, first, patient = np.unique(known.patient_id.astype(str), return_index=True, return_inverse=True)
         return known.take(known.codes == known.codes[first][patient])
+
+
+def part_codes(part: SplitData, attribute: Attribute) -> np.ndarray:
+    """Returns the number of each row's group in `attribute.groups`, `[n] int64`; -1 where it is not known."""
+    return pd.Categorical(part.attributes[attribute.name].to_numpy(object), attribute.groups).codes.astype(np.int64)
 
 
 def dependence_table(rows: list[dict]) -> pd.DataFrame:
