@@ -16,6 +16,7 @@ from biascxr.leakage.dependence import HiddenRows, ScoredRows, frozen_head, hidd
 from biascxr.leakage.dependence.effects import (
     auroc_of,
     aurocs_of,
+    deviations_of,
     equality_contrast,
     group_differences,
     log_loss_of,
@@ -179,6 +180,12 @@ def test_columns_at_once_are_the_columns_one_by_one_with_ties_and_unknown_labels
         if j < 3:
             assert aurocs[j] == pytest.approx(roc_auc_score(labels[known, j], logits[known, j]), abs=1e-12)
     assert np.isnan(aurocs[3])
+
+
+def test_a_logit_that_is_the_same_for_all_has_no_unit_and_not_one_of_rounding():
+    logits = np.column_stack([np.full(90, special.logit(0.25)), np.zeros(90), np.arange(90.0)])
+    found = deviations_of(logits)
+    assert np.isnan(found[:2]).all() and found[2] == pytest.approx(np.arange(90).std())
 
 
 def test_the_interval_keeps_patients_together():

@@ -11,7 +11,7 @@ from scipy import stats
 from biascxr.containers import Attribute
 from biascxr.errors import InputError
 from biascxr.leakage import MACRO
-from biascxr.leakage.dependence.effects import group_differences, logit_of
+from biascxr.leakage.dependence.effects import deviations_of, group_differences, logit_of
 from biascxr.leakage.dependence.rows import dependence_table, part_codes
 from biascxr.metrics import auroc
 from biascxr.mitigation.base import SplitData
@@ -147,9 +147,8 @@ def _one_head(parts: Sequence[SplitData], attribute: Attribute, strength: float,
     encoding = _encoding([ops.convert_to_numpy(features(x)) for x, _ in data], codes, parts, k, seed)
     logits = logit_of(ops.convert_to_numpy(model(data[2][0], training=False)["findings"]))
     sizes = [
-        np.nanmean([abs(e.value) for e in group_differences(logits[:, j], test.labels[:, j], codes[2], n_groups=k)])
-        / logits[:, j].std()
-        for j in range(logits.shape[1])
+        np.nanmean([abs(e.value) for e in group_differences(logits[:, j], test.labels[:, j], codes[2], n_groups=k)]) / deviation
+        for j, deviation in enumerate(deviations_of(logits))
     ]
     return encoding, float(np.nanmean(sizes))
 

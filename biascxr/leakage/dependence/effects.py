@@ -10,6 +10,8 @@ from scipy import special, stats
 
 from biascxr.leakage.stratified import stratified_auroc
 
+NEGLIGIBLE = 1e-12  # a change below it is rounding
+
 
 @dataclass(frozen=True)
 class Effect:
@@ -94,6 +96,12 @@ def log_losses_of(labels: np.ndarray, logits: np.ndarray) -> np.ndarray:
     known = ~np.isnan(labels)
     losses = np.where(known, np.logaddexp(0, logits) - np.where(labels == 1, logits, 0), 0.0).sum(0)
     return np.divide(losses, known.sum(0), out=np.full(labels.shape[1], np.nan), where=known.any(0))
+
+
+def deviations_of(logits: np.ndarray) -> np.ndarray:
+    """Returns the standard deviation of each column of `[n, L]`, `[L]`; NaN where it is rounding, as of a constant one."""
+    deviation = logits.std(0)
+    return np.where(deviation > NEGLIGIBLE * np.abs(logits).max(0, initial=0.0), deviation, np.nan)
 
 
 def group_differences(logit: np.ndarray, label: np.ndarray, codes: np.ndarray, *, n_groups: int) -> list[Effect]:

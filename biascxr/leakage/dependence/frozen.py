@@ -11,9 +11,11 @@ from biascxr.containers import UNKNOWN, Attribute
 from biascxr.errors import InputError
 from biascxr.leakage import MACRO
 from biascxr.leakage.dependence.effects import (
+    NEGLIGIBLE,
     Effect,
     auroc_of,
     aurocs_of,
+    deviations_of,
     equality_contrast,
     group_differences,
     log_loss_of,
@@ -29,7 +31,6 @@ from biascxr.mitigation.vector_table import VectorTable, mean_and_scale, princip
 
 RMS, AUROC, LOSS, DIFFERENCE = "rms_logit_change", "auroc_change", "log_loss_change", "group_difference_change"
 MEASURES = (RMS, AUROC, LOSS, DIFFERENCE)
-NEGLIGIBLE = 1e-12
 
 
 @dataclass(frozen=True)
@@ -215,8 +216,7 @@ class _Judged:
 
     def __init__(self, rows: ScoredRows, before: np.ndarray) -> None:
         self.rows, self.before = rows, before
-        deviation = before.std(0)
-        self.deviations = np.where(deviation > NEGLIGIBLE * np.abs(before).max(0), deviation, np.nan)
+        self.deviations = deviations_of(before)
         columns = range(before.shape[1])
         self.differences = [self._differences(before[:, j], j) for j in columns]
         self.contrasts = np.stack([equality_contrast(self.differences[j], rows.labels[:, j], rows.codes) for j in columns])

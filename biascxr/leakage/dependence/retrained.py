@@ -12,7 +12,7 @@ from biascxr.containers import Attribute
 from biascxr.errors import InputError, unknown_name
 from biascxr.leakage import MACRO
 from biascxr.leakage.base import ProbeRows
-from biascxr.leakage.dependence.effects import Effect, auroc_of, group_differences, logit_of, towards_equality
+from biascxr.leakage.dependence.effects import Effect, auroc_of, deviations_of, group_differences, logit_of, towards_equality
 from biascxr.leakage.dependence.rows import dependence_table, part_codes
 from biascxr.mitigation.base import SplitData
 from biascxr.mitigation.representation.leace import Leace, LeaceSettings
@@ -132,12 +132,11 @@ class _Judged:
 
 def _measured(scores: np.ndarray, test: SplitData, codes: np.ndarray, attribute: Attribute) -> _Judged:
     logits, aurocs, differences = logit_of(scores), [], []
-    for j in range(logits.shape[1]):
+    for j, deviation in enumerate(deviations_of(logits)):
         label, logit = test.labels[:, j], logits[:, j]
         aurocs.append(auroc_of(label, logit, test.patient_id))
         own = group_differences(logit, label, codes, n_groups=len(attribute.groups))
-        deviation = logit.std()
-        differences.append([effect.times(1 / deviation if deviation > 0 else np.nan) for effect in own])
+        differences.append([effect.times(1 / deviation) for effect in own])
     return _Judged(aurocs, differences)
 
 
