@@ -10,7 +10,7 @@ import pytest
 from leakage_tables import RECIPE, made_up_tables
 
 from biascxr.leakage.result import LeakageResult
-from biascxr.report.leakage_lookup import chosen_probe, reading
+from biascxr.report.leakage_lookup import chosen_probe, controls_of, reading
 from biascxr.report.leakage_section import (
     NOT_MEASURED,
     group_table,
@@ -84,6 +84,7 @@ def test_the_facts_that_go_with_it_are_named_the_highest_first_or_said_not_to_be
             for name, (auroc, low, high) in facts.items()
         ]
         more = replace(result, readings=pd.concat([result.readings, pd.DataFrame(rows)], ignore_index=True))
+        assert best["probe"] == "logistic" and not controls_of(more, best)["control"].str.startswith("fact:").any()
         return answer(more, "race").merely
 
     weak, strong, opposite = (0.55, 0.45, 0.65), (0.7, 0.6, 0.8), (0.4, 0.3, 0.5)
